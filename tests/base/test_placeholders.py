@@ -26,6 +26,11 @@ def test_each_form_of_each_client_is_known(name: str) -> None:
         ("<...>", "<your key>"),
         ("<...>", f"https://<{name}>/v1"),
         ("<...>", f"postgresql://app:<{name}>@db.example/app"),
+        ("{env:...}", f"{{env:{name}}}"),
+        ("{env:...}", f"{{file:./{name}}}"),
+        ("{env:...}", f"https://{{env:{name}}}/v1"),
+        ("$env:NAME", f"$env:{name}"),
+        ("$env:NAME", f"$Env:{name}"),
         ("$(...)", f"$(cat {name})"),
         ("$NAME", f"${name}"),
         ("%NAME%", f"%{name}%"),
@@ -46,6 +51,7 @@ def test_a_secret_is_taken_for_none(secret: str) -> None:
     "text",
     [
         *("", "sk-or-v1-0123", "a$b", "pa$$word", "$ecret-of-ours", "$1", "100%", "%41%42", "<", "a<b>c", "{a}", "$"),
+        *("{env:}", "$env:"),
         *("https://host/v1?x={y}", "postgresql://u:p%24%7BX%7D@h/db", "redis://:p@localhost:6379/0", "$(", "${", "}{"),
     ],
 )

@@ -8,6 +8,8 @@ _FORMS = (
     ("${...}", re.compile(r"\$\{[^{}]*\}")),
     ("{{...}}", re.compile(r"\{\{[^{}]+\}\}")),
     ("<...>", re.compile(r"(?:\A|[/:@=])<[A-Za-z][\w .-]*>(?:\Z|[/:@?&])")),
+    ("{env:...}", re.compile(r"\{(?:env|file):[^{}]+\}")),
+    ("$env:NAME", re.compile(r"\A\$env:\w+\Z", re.IGNORECASE)),
     ("$(...)", re.compile(r"\A\$\(.+\)\Z", re.DOTALL)),
     ("$NAME", re.compile(r"\A\$[A-Z_][A-Z0-9_]*\Z")),
     ("%NAME%", re.compile(r"\A%[A-Z_][A-Z0-9_]*%\Z")),

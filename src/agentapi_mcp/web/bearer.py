@@ -18,6 +18,7 @@ _OTHER_SCHEMES = frozenset(
     }
 )
 _QUOTES = frozenset("\"'`")
+_EMPTY_VALUES = frozenset({"undefined", "null", "none", "nil"})  # as programs write a variable that is not set
 
 
 class Bearer(NamedTuple):
@@ -44,6 +45,8 @@ class Bearer(NamedTuple):
         placeholder = unfilled(self.token)
         if placeholder is not None:
             return f"What stands behind Bearer {placeholder}."
+        if self.token.lower() in _EMPTY_VALUES:
+            return f"Behind Bearer stands {self.token.lower()}: the variable that should hold the token is empty."
         if self.token.partition(" ")[0].lower() == "bearer":
             return "Authorization says Bearer twice: send it once, then the token."
         if self.token[:1] in _QUOTES:
@@ -80,7 +83,12 @@ def _read(values: list[str]) -> Bearer:
         return _without(f"Authorization is of the scheme {scheme}: send Bearer and a token.", is_other=True)
     if not scheme:
         return _without("Authorization is empty: send Bearer and a token.")
-    return _without("Authorization must begin with the word Bearer and a space, then comes the token.")
+    placeholder = unfilled(values[0].strip())
+    return _without(
+        "Authorization must begin with the word Bearer and a space, then comes the token."
+        if placeholder is None
+        else f"What stands in Authorization {placeholder}."
+    )
 
 
 def _without(fault: str, *, is_other: bool = False) -> Bearer:

@@ -126,7 +126,8 @@ class Limits:
             if not _CHARSETS.issuperset(_charsets(parameters)):
                 message = f"Send the body as Content-Type: {self._mount.content_type}, in UTF-8."
                 return _other_media(message, "accept", f"{self._mount.content_type}; charset=utf-8")
-        if any(coding.strip().lower() != b"identity" for coding in head.all(b"content-encoding")):
+        codings = b",".join(head.all(b"content-encoding")).lower().split(b",")
+        if not {coding.strip() for coding in codings} <= {b"", b"identity"}:
             message = "Send the body as it is, without a Content-Encoding: this server unpacks none."
             return _other_media(message, "accept-encoding", "identity")
         return None

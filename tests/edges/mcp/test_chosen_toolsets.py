@@ -78,6 +78,10 @@ async def test_an_address_chooses_the_toolsets_where_nobody_else_does(edge_home:
     async with served(edge_home) as (_, _, http):
         assert names(await listed(http)) == names(await listed(http, "/mcp?other=1")) == CORE
         assert names(await listed(http, "/mcp?toolsets=core,admin")) == [*CORE, *ADMIN]
+        many = "&".join(f"other{number}=1" for number in range(100))
+        assert names(await listed(http, f"/mcp?{many}&toolsets=admin")) == ADMIN
+        refused = await http.post("/mcp?toolsets=none", json=message("tools/list"), headers=ACCEPT)
+        assert fault(refused) == "The address names the toolsets none; there are core, admin, preferences."
         asked = message("tools/call", {"name": "get_organization", "arguments": {}})
         answer = await http.post("/mcp?toolsets=admin", json=asked, headers=ACCEPT)
         assert "structuredContent" in answer.json()["result"]
@@ -92,6 +96,10 @@ async def test_a_prefix_is_before_the_name_of_every_tool(edge_home: Path) -> Non
         turn = fields_of(await call(client, "house_chat", agent="droid", message=edge.tag))
         assert turn["status"] == "completed"
         assert "needs the argument 'message'" in text_of(await call(client, "house_chat"))
+        # What answers say is the next step, is one, and the instructions say how the tools are called.
+        again = fields_of(await call(client, "get_turn", turn_id=turn["turn_id"]))
+        assert again["turn_id"] == turn["turn_id"]
+        assert "every tool begins with house_, as in house_chat." in str(client.instructions)
 
 
 @pytest.mark.parametrize("prefix", ["", "x" * 21, "a b", "ä_", "a.b"])

@@ -95,6 +95,8 @@ async def test_whatever_accept_can_be_served_is(era: dict[str, str], edge_home: 
             body["params"] = {"name": "chat", "arguments": said, "_meta": (META if era else {}) | progress}
             answer = await send(http, accept, body, headers)
             assert answer.headers["content-type"].startswith(kind), answer.text
+            # Each has the headers that belong to it, once.
+            assert answer.headers.get_list("x-accel-buffering") == (["no"] if kind == EVENTS else [])
             assert read(answer)["result"]["structuredContent"]["status"] == "completed"
 
 
@@ -185,6 +187,8 @@ async def test_a_body_that_is_not_read_is_told_what_is(
         {"content-type": "application/json;charset=utf8"},
         {"content-type": "application/json; charset=us-ascii"},
         {"content-encoding": "identity"},
+        {"content-encoding": "Identity, identity"},
+        {"content-encoding": ""},
     ],
 )
 async def test_a_body_in_utf_8_is_read_however_it_is_called(headers: dict[str, str], edge_home: Path) -> None:
@@ -216,6 +220,8 @@ async def test_a_revision_that_is_not_served_is_told_which_are(version: str, edg
             assert (answer.json()["id"], error["code"]) == (key, -32022)
             assert error["data"] == {"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": version}
             assert all(each in error["message"] for each in KNOWN_PROTOCOL_VERSIONS)
+        long = await send(http, "*/*", message("ping"), {"mcp-protocol-version": "9" * 1_000})
+        assert long.json()["error"]["data"]["requested"] == "9" * 40
         # The session is there still.
         assert (await send(http, "*/*", message("ping"), session)).status_code == 200
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 import httpx2
 import pytest
@@ -18,7 +19,7 @@ from agentapi_mcp.core.conversations.turn_follower import REPORT_EVERY
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
-from agentapi_mcp.presentation.text import MAX_REPLY_BYTES
+from agentapi_mcp.presentation.text import MAX_REPLY_BYTES, MAX_REPLY_TOKENS
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import Link, call, connect, fields_of, open_edge, text_of
@@ -123,3 +124,22 @@ async def test_a_large_reply_reaches_a_client_in_few_bytes(word: str, edge_home:
         answer = await http.send(request)
         assert '"reply_truncated":true' in answer.text
         assert len(answer.content) < MOST_SHOWN
+
+
+async def test_a_part_of_a_transcript_has_no_more_tokens_than_an_answer(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        digits = [f"{number}{token_hex(4_000)}" for number in range(7)]
+        turn = fields_of(await call(client, "chat", agent="guide", message=digits[0]))
+        session = turn["session_id"]
+        for said in digits[1:]:
+            await call(client, "chat", session_id=session, message=said)
+        cursor, found = None, list[str]()
+        while True:
+            part = fields_of(await call(client, "get_transcript", session_id=session, cursor=cursor))
+            messages = [said for said in digits if said in str(part["markdown"])]
+            assert 1 <= len(messages) <= MAX_REPLY_TOKENS // 8_000  # bytes, each a token
+            found = [*messages, *found]
+            cursor = part["next_cursor"]
+            if cursor is None:
+                break
+        assert found == digits

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentapi_mcp.base.json_values import as_list, as_object
+from agentapi_mcp.testing.http import Steps
 from tests.edges.mcp.test_http import ACCEPT, META, MODERN, begin, fault, message, served
 from tests.support.connect import call, connect, fields_of, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
@@ -54,3 +55,33 @@ async def test_other_arguments_are_refused(given: object, edge_home: Path) -> No
     async with served(edge_home) as (_, _, http):
         asked = message("tools/call", {"name": "list_agents", "arguments": given})
         assert fault(await http.post("/mcp", json=asked, headers=ACCEPT))
+
+
+async def test_a_retry_joins_however_its_arguments_are_spelled(edge_home: Path) -> None:
+    peer = OpenAIPeer(pace=Steps())
+    async with open_edge(edge_home, peer) as edge, connect(edge.server, "stdio-2026") as client:
+        model = as_object(as_list(fields_of(await call(client, "list_models", agent="droid"))["models"])[0])
+        name, id_ = str(model["name"]), str(model["model_id"])
+        begun = fields_of(await call(client, "chat", agent="guide", message=edge.tag))
+        spellings: list[list[dict[str, object]]] = [
+            [{"agent": "droid"}, {"agent": "Droid"}, {"agent": " DROID "}],
+            [{"agent": "droid", "model": each} for each in (name, name.upper().replace("-", "_"), id_)],
+            [{"agent": "droid", "temperature": each} for each in (1, 1.0, "1", "1.0")],
+            [{"agent": "droid", "max_tokens": each} for each in (100, 100.0, "1e2")],
+        ]
+        for number, group in enumerate(spellings):
+            said = {"session_id": begun["session_id"], "message": f"{number} [[slow]]", "wait_seconds": 0}
+            turns = [fields_of(await call(client, "chat", **said, **each)) for each in group]
+            assert [turn["joined"] for turn in turns] == [False, *[True] * (len(group) - 1)], group
+            await call(client, "cancel_turn", turn_id=turns[0]["turn_id"])
+
+
+async def test_a_session_keeps_its_model_however_its_agent_is_spelled(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        usual = fields_of(await call(client, "chat", agent="droid", message=edge.tag))["model"]
+        models = as_list(fields_of(await call(client, "list_models", agent="droid"))["models"])
+        other = next(name for name in (str(as_object(model)["name"]) for model in models) if name != usual)
+        begun = fields_of(await call(client, "chat", agent="droid", model=other, message=f"{edge.tag} a"))
+        for agent in ("droid", "Droid", " DROID "):
+            said = {"session_id": begun["session_id"], "agent": agent, "message": f"{edge.tag} {agent}"}
+            assert fields_of(await call(client, "chat", **said))["model"] == other

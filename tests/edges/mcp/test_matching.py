@@ -21,6 +21,10 @@ def found(typed: str, names: list[str] = NAMES) -> list[str]:
         ("REVIEW", ["reviewer", "code-review", "preview_bot"]),
         ("review", ["reviewer", "code-review", "preview_bot"]),
         ("bot", ["preview_bot"]),
+        ("view", ["code-review", "reviewer", "preview_bot"]),
+        ("oi", ["droid"]),
+        ("gi", []),
+        ("g" + "uide" * 10, []),
         ("gudie", ["guide"]),
         ("giude", ["guide"]),
         ("gudi", ["guide"]),
@@ -55,3 +59,16 @@ def test_every_text_that_holds_what_was_typed_is_found_and_those_that_begin_with
     assert {text for text in texts if typed.casefold() in text.casefold()} <= set(answer) <= set(texts)
     begins = [text.casefold().startswith(typed.casefold()) for text in answer]
     assert begins == sorted(begins, reverse=True)
+
+
+def test_a_word_that_begins_so_comes_before_a_part_and_a_part_before_a_typo() -> None:
+    assert found("guide", ["gudie", "misguided", "the-guide", "guides"]) == [
+        *("guides", "the-guide", "misguided", "gudie"),
+    ]
+
+
+def test_what_is_short_or_long_is_not_compared_letter_by_letter() -> None:
+    long = "abcd" * 10
+    assert found("ab", ["ax"]) == []
+    assert found(long, [f"{long[:-1]}x"]) == [f"{long[:-1]}x"]
+    assert found(f"{long}e", [f"{long}f"]) == []

@@ -72,6 +72,8 @@ async def test_the_newest_transcripts_are_listed_and_lead_to_the_others(link: Li
         assert newest.size == sum(len(message["content"].encode()) for message in messages)
         older = json.loads((await read(client, first.resources[-1].uri)).text)
         assert [session["session_id"] for session in older["sessions"]][:2] == ids[1::-1]
+        blank = json.loads((await read(client, "agentapi://chat/sessions?query=&cursor=")).text)
+        assert len(blank["sessions"]) == 50
         found = json.loads((await read(client, f"agentapi://chat/sessions?query={edge.tag}%201&cursor=")).text)
         assert [session["session_id"] for session in found["sessions"]] == [*ids[19:9:-1], ids[1]]
 
@@ -146,6 +148,15 @@ async def test_a_forged_cursor_is_an_invalid_parameter(link: Link, edge_home: Pa
             with pytest.raises(MCPError) as caught:
                 await fails
             assert caught.value.error.code == INVALID_PARAMS
+
+
+async def test_sessions_whose_titles_fit_come_before_those_that_only_begin_so(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        by_title = await begin_here(edge, f"About {edge.tag}")
+        by_opening = await begin_here(edge, f"Something else\n\nIt is about {edge.tag}.")
+        asked = {"name": "session_id", "value": edge.tag}
+        found = await client.complete(ResourceTemplateReference(uri=TEMPLATE), asked)
+        assert found.completion.values == [by_title, by_opening]
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import os
+import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import agentapi_mcp
 
@@ -24,6 +28,18 @@ class ClosedStores:
         raise StoreUnavailableError("The database is not up yet.")
 
 asyncio.run(serve_stdio(create_server(ClosedStores(), McpOptions())))
+"""
+GONE = PROGRAM[: PROGRAM.index("asyncio.run")] + """
+import os
+from agentapi_mcp.edges.mcp.cancellations import ClientConnection
+
+async def main():
+    client = ClientConnection()
+    serving = asyncio.create_task(serve_stdio(create_server(ClosedStores(), McpOptions()), client=client))
+    await client.broken.wait()
+    os._exit(7)
+
+asyncio.run(main())
 """
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -110,6 +126,25 @@ async def test_a_line_that_would_cost_is_answered_by_its_id_without_being_parsed
         assert (await server.ask({"jsonrpc": "2.0", "id": 9, "method": "ping"}))["result"] == {}
 
 
+@pytest.mark.parametrize("kind", ["pipe", "socket"])  # Node's clients read from sockets
+async def test_a_client_that_can_read_no_more_is_noticed_though_its_pipe_stays_open(kind: str) -> None:
+    if kind == "socket":
+        ours, theirs = (end.detach() for end in socket.socketpair())
+    else:
+        ours, theirs = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", GONE,
+        stdin=asyncio.subprocess.PIPE, stdout=theirs, stderr=asyncio.subprocess.DEVNULL,
+        env={"PYTHONPATH": str(Path(agentapi_mcp.__file__).parents[1])},
+    )  # fmt: skip
+    os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n")
+    assert b"agentapi-mcp" in await asyncio.to_thread(os.read, ours, 65_536)
+    os.close(ours)
+    assert await process.wait() == 7
+
+
 async def test_blank_lines_are_silence_and_other_ends_of_lines_are_read() -> None:
     async with served() as server:
         assert server.process.stdin is not None
@@ -118,6 +153,15 @@ async def test_blank_lines_are_silence_and_other_ends_of_lines_are_read() -> Non
         server.process.stdin.write(b"\n\n\r\n")
         assert (await server.ask('{"jsonrpc":"2.0","id":1,"method":"ping"}\r'))["id"] == 1
         assert (await server.ask('\n\n{"jsonrpc":"2.0","id":2,"method":"ping"}\n\n'))["id"] == 2
+        assert await server.end() == (b"", b"", 0)
+
+
+async def test_a_byte_order_mark_before_a_message_is_passed_over() -> None:
+    async with served() as server:
+        assert (await server.ask("\ufeff" + json.dumps(INITIALIZE)))["id"] == 0
+        assert (await server.ask('\ufeff{"jsonrpc":"2.0","id":1,"method":"ping"}'))["result"] == {}
+        refused = await server.ask('\ufeff{"jsonrpc":"2.0","id":null,"method":"ping"}')
+        assert "The id of a request" in refused["error"]["message"]
         assert await server.end() == (b"", b"", 0)
 
 

@@ -27,6 +27,9 @@ ROW = re.compile(r"^\| ([^|]+) \| (?:`([^`|]+)`|[^|`]+) \| [^|]+ \| (\d+) s \|$"
         ("opencode", 90, 90),
         ("gemini-cli-mcp-client", None, 240),
         ("goose", None, 240),
+        ("codename_goose-2", None, 240),
+        ("mongoose", None, 45),
+        ("gooseberry", None, 45),
         ("goose", 0, 0),
     ],
 )

@@ -52,19 +52,22 @@ class CheckedRequest:
     title: str
     size: int
 
-    def fingerprint(self, principal: Principal) -> bytes:
-        """Return a hash of caller and request: a repeated request has the same fingerprint."""
+    def fingerprint(self, principal: Principal, agent: str, model: str | None) -> bytes:
+        """Return a hash of caller and request: a repeated request has the same, however its values are spelled.
+
+        `agent` and `model` are what the request was resolved to.
+        """
         request, parameters = self.request, self.request.parameters
-        # The values as requested, not as resolved: a changed default must not turn a retry into a new turn.
+        # Not the defaults that were taken: a changed one must not turn a retry into a new turn.
         identity = [
             str(principal.user_id),
             str(principal.org_id),
             None if self.session_id is None else str(self.session_id),
-            request.agent,
-            request.model,
+            None if request.agent is None else agent,
+            None if request.model is None else model,
             request.message,
             parameters.system_prompt,
-            parameters.temperature,
+            None if parameters.temperature is None else float(parameters.temperature),
             parameters.max_tokens,
         ]
         return hashlib.sha256(json.dumps(identity).encode()).digest()

@@ -14,6 +14,7 @@ from agentapi_mcp.base.errors import (
     StoreUnclearError,
 )
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
+from agentapi_mcp.base.spellings import named
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.backends.ports import Capability
@@ -127,7 +128,7 @@ class TurnAcceptance:
             agent=request.agent or defaults.agent,
             model=request.model,
             # The session's model is one of its agent; another agent does not have it.
-            session_model=defaults.model if request.agent in (None, defaults.agent) else None,
+            session_model=defaults.model if _is_of(request.agent, defaults) else None,
             means=means,
             settings=settings,
             preferences=request.preferences,
@@ -177,7 +178,7 @@ class TurnAcceptance:
             message=request.message,
             title=checked.title,
             parameters=chosen.parameters,
-            fingerprint=checked.fingerprint(principal),
+            fingerprint=checked.fingerprint(principal, choice.agent, model.name if model else None),
             client=log_context.client_program.get(),
             idempotency_key=request.idempotency_key,
             lease_owner=self._runner.owner,
@@ -321,6 +322,14 @@ class TurnAcceptance:
                 return
             await self._clock.sleep(_LOOK_EVERY)
         raise _busy(found, asked)
+
+
+def _is_of(agent: str | None, defaults: Defaults) -> bool:
+    """Return whether the agent that was asked for, if any, is the session's, in whatever spelling."""
+    own = defaults.agent
+    if agent is None or agent == own:
+        return True
+    return own is not None and named(agent, (own,)) is not None
 
 
 def _busy(found: FoundTurn, asked: Asked) -> ConflictError:

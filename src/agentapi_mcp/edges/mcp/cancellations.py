@@ -23,8 +23,11 @@ _REASON_TIMEOUT = 0.05
 _MAX_REASON = 200
 # Stop has as many words as there are clients, none among them; a time-out has few: "Request timed out" and
 # "MCP error -32001" of the TypeScript SDK, "timed out after 5s" of the Python one, "request timeout" of the Rust one,
-# "deadline exceeded" of Go.
-_TIMED_OUT = re.compile(r"time[ds]?[ _-]*out|time limit|maximum total|deadline|-32001", re.IGNORECASE)
+# "deadline exceeded" of Go. Others are what programs say that set a limit of their own, and nobody of Stop.
+_TIMED_OUT = re.compile(
+    r"time[ds]?[ _-]*out|time[ _-]*limit|deadline|exceeded|expired|too long|no (?:response|reply|answer)|-32001",
+    re.IGNORECASE,
+)
 
 Key = tuple[object, str]
 

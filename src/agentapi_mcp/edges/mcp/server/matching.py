@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _WORD = re.compile(r"[^\W_]+")
-# Comparing letters is slow: of few texts, and of what somebody types.
+# Comparing letters is slow: of few texts, and of what somebody types. Fewer letters than three are never alike enough.
 _COMPARED, _SHORTEST, _LONGEST = 500, 3, 40
 _ALIKE = 0.7
 

@@ -199,8 +199,9 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
 
 
 async def _read_sessions(caller: Caller, asked: Mapping[str, str]) -> str:
+    # Clients that expand a template by themselves leave a variable without a value blank.
     page = await caller.services.sessions.list_(
-        caller.principal, query=asked.get("query"), cursor=asked.get("cursor") or None, limit=PAGE
+        caller.principal, query=asked.get("query") or None, cursor=asked.get("cursor") or None, limit=PAGE
     )
     out = SessionsOut(sessions=[session_out(session) for session in page.items], next_cursor=page.next_cursor)
     return out.model_dump_json(indent=1)

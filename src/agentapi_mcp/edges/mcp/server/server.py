@@ -155,7 +155,7 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         version=options.version,
         description=_ABOUT,
         icons=[_ICON],
-        instructions=INSTRUCTIONS,
+        instructions=_instructions(options.tool_prefix),
         cache_hints=_CACHE_HINTS,
         lifespan=_background,
         get_tool_input_schema=_no_argument_is_a_header,
@@ -185,6 +185,12 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
     server.host_extensions = options.extensions
     server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions, tasks)
     return server
+
+
+def _instructions(prefix: str) -> str:
+    """Return the instructions; they and all answers name the tools without the prefix."""
+    about = f" Here the name of every tool begins with {prefix}, as in {prefix}chat." if prefix else ""
+    return INSTRUCTIONS + about
 
 
 def _no_argument_is_a_header(_tool: str) -> None:

@@ -35,7 +35,8 @@ _NOTHING = frozenset({"null", "none", "nil", "undefined"})
 class Argument:
     """One flat argument of a tool; an optional one may be left out or null, which is the same.
 
-    A text that is `verbatim` is the caller's own, in which "none" is a word like any other.
+    A text that is `verbatim` is the caller's own, in which "none" is a word like any other. One that is `scalar` is a
+    value whose type depends on what it is for, so a number and true or false are taken as JSON writes them.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Argument:
     about: str = ""
     required: bool = False
     verbatim: bool = False
+    scalar: bool = False
     least: int | None = None
     most: int | None = None
     one_of: tuple[str, ...] = ()
@@ -129,7 +131,7 @@ def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str
 def _respelled(known: Mapping[str, Argument], name: str) -> Argument | None:
     """Find an argument by another spelling of its name, such as sessionId."""
     together = {each.replace("_", ""): argument for each, argument in known.items()}
-    return together.get(spelling(name[:_LONGEST_WORD]).replace("-", ""))
+    return None if len(name) > _LONGEST_WORD else together.get(spelling(name).replace("-", ""))
 
 
 def _is_left_out(argument: Argument, value: object) -> bool:
@@ -157,7 +159,9 @@ def _take(argument: Argument, value: object) -> Value:
 
 
 def _text(argument: Argument, value: object) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _INTEGER_BITS:
+    if argument.scalar and isinstance(value, bool | float):
+        value = json.dumps(value)
+    elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _INTEGER_BITS:
         value = str(value)
     if not isinstance(value, str) or not argument.one_of:
         return value if isinstance(value, str) else None

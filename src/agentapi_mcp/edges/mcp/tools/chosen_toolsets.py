@@ -11,7 +11,7 @@ from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.presentation.text import shown
 from agentapi_mcp.web.requests import PRINCIPAL
 
-_QUERY = "toolsets"
+TOOLSETS = "toolsets"  # the parameter of the address
 
 
 def chosen_toolsets(scope: Mapping[str, object]) -> frozenset[str] | None:
@@ -20,20 +20,29 @@ def chosen_toolsets(scope: Mapping[str, object]) -> frozenset[str] | None:
     Raises:
         MCPError: the address names a toolset that there is not, or none that the token has.
     """
-    principal, query = scope.get(PRINCIPAL), scope.get("query_string")
+    principal = scope.get(PRINCIPAL)
     own = principal.toolsets if isinstance(principal, Principal) else None
     if own is not None:
         own &= frozenset(toolset_names())  # a newer program may have stored others
-    if not isinstance(query, bytes) or not query:
+    named = toolsets_in(scope)
+    if named is None:
         return own
-    values = parse_qs(query.decode("latin-1"), max_num_fields=20).get(_QUERY)
-    if values is None:
-        return own
-    asked = frozenset(name.strip() for value in values for name in value.split(",") if name.strip())
-    there = frozenset(toolset_names()) if own is None else own
+    asked, there = frozenset(named), frozenset(toolset_names()) if own is None else own
     unknown = sorted(asked - there)
     if unknown or not asked:
-        named = ", ".join(shown(name) for name in unknown) or "none"
+        wrong = ", ".join(shown(name) for name in unknown) or "none"
         listed = ", ".join(name for name in toolset_names() if name in there)
-        raise MCPError(INVALID_PARAMS, f"The address names the toolsets {named}; there are {listed}, for this token.")
+        for_whom = "" if own is None else ", for this token"
+        raise MCPError(INVALID_PARAMS, f"The address names the toolsets {wrong}; there are {listed}{for_whom}.")
     return asked
+
+
+def toolsets_in(scope: Mapping[str, object]) -> list[str] | None:
+    """Return the toolsets that the address of a request names; None if it says nothing of them."""
+    query = scope.get("query_string")
+    if not isinstance(query, bytes) or not query:
+        return None
+    values = parse_qs(query.decode("latin-1")).get(TOOLSETS)
+    if values is None:
+        return None
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]

@@ -67,6 +67,11 @@ class _Offer:
     def __init__(self, toolsets: frozenset[str], prefix: str) -> None:
         self.tools = {f"{prefix}{tool.spec.name}": tool for tool in find_tools(toolsets)}
         self.listed = [tool.spec.listed(prefix) for tool in self.tools.values()]
+        self._prefix = prefix
+
+    def find(self, name: str) -> DeclaredTool | None:
+        """Return a tool by its name, also without the prefix, as descriptions and next steps have it."""
+        return self.tools.get(name) or self.tools.get(f"{self._prefix}{name}")
 
 
 class Tools:
@@ -91,7 +96,7 @@ class Tools:
 
     def action(self, name: str) -> Action | None:
         """Return what calling a tool of any toolset needs leave for, None when there is no such tool."""
-        tool = self._usual.tools.get(name) or self._offer(frozenset(toolset_names())).tools.get(name)
+        tool = self._usual.find(name) or self._offer(frozenset(toolset_names())).find(name)
         return None if tool is None else tool.spec.action
 
     def _offered(self, context: Context) -> _Offer:
@@ -108,10 +113,11 @@ class Tools:
         self, context: Context, params: CallToolRequestParams
     ) -> CallToolResult | CreateTaskResult | InputRequiredResult:
         """Call one; what the model can mend is a result, what its user can is asked, an unknown tool is a fault."""
-        tools = self._offered(context).tools
-        tool = tools.get(params.name)
+        offer = self._offered(context)
+        tool = offer.find(params.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"There is no tool {shown(params.name)!r}; there are {', '.join(tools)}.")
+            there = ", ".join(offer.tools)
+            raise MCPError(INVALID_PARAMS, f"There is no tool {shown(params.name)!r}; there are {there}.")
         spec = tool.spec
         try:
             given = check_arguments(spec.name, spec.arguments, params.arguments)

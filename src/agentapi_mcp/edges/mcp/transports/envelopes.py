@@ -4,14 +4,19 @@ from collections.abc import Callable, Mapping
 
 from agentapi_mcp.base.json_values import is_list, is_object
 from agentapi_mcp.edges.mcp.errors import NO_BATCHES
-from agentapi_mcp.web.requests import json_of
 
 
-def without_empty_list(message: object) -> object:
-    """Return a message whose `params` are no empty list, as which PHP writes an object without members."""
-    if is_object(message) and message.get("params") == []:
-        return {**message, "params": {}}
-    return message
+def as_meant(message: object) -> object:
+    """Return a message as the SDK reads it, where others write it in another way.
+
+    PHP writes `params` without members as an empty list. An error that answers no request has no `id` since MCP
+    2025-11-25, and null in JSON-RPC.
+    """
+    if not is_object(message):
+        return message
+    if message.get("params") == []:
+        message = {**message, "params": {}}
+    return {**message, "id": None} if _is_error(message) and "id" not in message else message
 
 
 def envelope_fault(message: object) -> str | None:
@@ -21,20 +26,14 @@ def envelope_fault(message: object) -> str | None:
     return next((words for is_wrong, words in _FAULTS if is_wrong(message)), None)
 
 
-def fault_of_posted(scope: Mapping[str, object]) -> str | None:
-    """Say what is wrong with the message of a request, before the SDK reads it; None also if it is not JSON.
-
-    The SDK takes a request whose id is none for a notification, and never answers it.
-    """
-    try:
-        message = json_of(scope)
-    except (ValueError, RecursionError):
-        return None
-    return envelope_fault(message)
+def _is_error(message: Mapping[str, object]) -> bool:
+    return "error" in message and "method" not in message
 
 
 def _has_wrong_id(message: Mapping[str, object]) -> bool:
     identifier = message.get("id", "")
+    if identifier is None and _is_error(message):
+        return False  # no response is answered, whatever it says
     return isinstance(identifier, bool) or not isinstance(identifier, str | int)
 
 

@@ -1,8 +1,9 @@
 """The MCP edge over HTTP: Streamable HTTP in both eras and the deprecated SSE transport, as one mount."""
 
+import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from agentapi_mcp.edges.mcp.error_middleware import HELD_BY_CALL
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection, is_modern
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
-from agentapi_mcp.edges.mcp.transports.envelopes import fault_of_posted
+from agentapi_mcp.edges.mcp.transports.envelopes import as_meant, envelope_fault
 from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
 from agentapi_mcp.edges.mcp.transports.negotiation import (
     OFFERED,
@@ -35,16 +36,17 @@ from agentapi_mcp.edges.mcp.transports.negotiation import (
     with_both,
 )
 from agentapi_mcp.edges.mcp.transports.scope_step_up import ScopeStepUp
+from agentapi_mcp.edges.mcp.transports.sse_endpoint import MESSAGES, telling
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
 from agentapi_mcp.web.oauth import OAuth
-from agentapi_mcp.web.requests import HOLD, PRINCIPAL, head_of, json_of
+from agentapi_mcp.web.requests import HOLD, PRINCIPAL, JsonBody, head_of, json_of
 from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
 # The HTTP host has checked host and origin, and has read the body within its limit: the SDK need not.
 _CHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 # Each with a slash, too: some clients add one, and some lose the body on a redirect.
 _STREAMABLE = ("/mcp", "/mcp/")
-_SSE, _MESSAGES = ("/sse", "/sse/"), ("/messages", "/messages/")
+_SSE, _MESSAGES = ("/sse", "/sse/"), ("/messages", MESSAGES)
 _POST_ALONE = "Send a POST; in the revision 2026-07-28 there is nothing to GET or to DELETE."
 _HELD_ELSEWHERE = (
     "This SSE session has ended or is held by another process; the legacy HTTP+SSE transport needs a balancer with "
@@ -57,7 +59,7 @@ def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mo
 
     Streamable HTTP is at the path of the resource, too, for a proxy that passes it on as it is.
     """
-    endpoints = _Endpoints(server, body_bytes)
+    endpoints = _Endpoints(server, oauth, body_bytes)
     others = dict[str, ASGIApp].fromkeys(_SSE, _Users(endpoints.serve_sse))
     others |= dict.fromkeys(_MESSAGES, _Users(endpoints.serve_messages))
     resource = "/mcp" if oauth is None else urlsplit(oauth.resource).path.rstrip("/")
@@ -131,14 +133,15 @@ def _user(principal: Principal) -> AuthenticatedUser:
 
 
 class _Endpoints:
-    def __init__(self, server: EdgeServer, body_bytes: int) -> None:
+    def __init__(self, server: EdgeServer, oauth: OAuth | None, body_bytes: int) -> None:
         self._server = server
+        self._oauth = oauth
         self._open = set[anyio.CancelScope]()
         self._modern = StreamableHTTPSessionManager(server, stateless=True, security_settings=_CHECKED)
         self._modern_app = self._modern.asgi_app.app  # behind the limit of a body, which is read already
         logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # it logs what clients send
         logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it logs responses
-        self._sse = SseServerTransport("/messages/", _CHECKED, body_bytes)
+        self._sse = SseServerTransport(MESSAGES, _CHECKED, body_bytes)
         self._legacy: LegacyHttp | None = None
         self.streamable = Deliveries(self._serve_streamable)
 
@@ -200,7 +203,8 @@ class _Endpoints:
         serving = anyio.CancelScope()
         self._open.add(serving)
         try:
-            async with self._sse.connect_sse(wire.scope, receive, send) as (incoming, outgoing):
+            told = telling(send, scope, self._oauth)
+            async with self._sse.connect_sse(wire.scope, receive, told) as (incoming, outgoing):
                 with serving:  # not around the SDK's own tasks, which must close what they opened after this has ended
                     async with closed_on_expiry(grant_of(scope), serving.cancel):
                         await self._server.run(incoming, outgoing, self._server.create_initialization_options())
@@ -209,10 +213,16 @@ class _Endpoints:
 
     async def serve_messages(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a message of the SSE transport."""
-        fault = fault_of_posted(scope)
-        if fault is not None:
-            await AsgiConnection(scope, receive, send).refuse(400, INVALID_REQUEST, fault)
-            return
+        # The SDK takes a request whose id is none for a notification, and never answers it.
+        with suppress(ValueError, RecursionError):  # the SDK says so, too
+            said = json_of(scope)
+            message = as_meant(said)
+            fault = envelope_fault(message)
+            if fault is not None:
+                await AsgiConnection(scope, receive, send).refuse(400, INVALID_REQUEST, fault)
+                return
+            if message is not said:
+                receive = JsonBody(json.dumps(message).encode()).replayed(receive)
         is_unknown = False
 
         async def answer(message: Message) -> None:

@@ -44,7 +44,7 @@ from agentapi_mcp.edges.mcp.errors import NO_BATCHES, explain
 from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
-from agentapi_mcp.edges.mcp.transports.envelopes import envelope_fault, without_empty_list
+from agentapi_mcp.edges.mcp.transports.envelopes import as_meant, envelope_fault
 from agentapi_mcp.edges.mcp.transports.negotiation import ONLY_EVENTS, accepted
 from agentapi_mcp.web.requests import head_of, json_of
 
@@ -127,7 +127,7 @@ class LegacyHttp:
 
     async def _post(self, wire: AsgiConnection, request: Request, client: "_SessionClient | None") -> None:
         try:
-            message = without_empty_list(json_of(wire.scope))
+            message = as_meant(json_of(wire.scope))
         except (ValueError, RecursionError):
             await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
             return

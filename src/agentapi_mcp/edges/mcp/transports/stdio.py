@@ -27,10 +27,9 @@ from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.base.long_lines import LONGEST_LINE, is_too_long
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
 from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
-from agentapi_mcp.edges.mcp.errors import NO_BATCHES
 from agentapi_mcp.edges.mcp.front.thread import Handover
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
-from agentapi_mcp.edges.mcp.transports.envelopes import envelope_fault, without_empty_list
+from agentapi_mcp.edges.mcp.transports.envelopes import as_meant, envelope_fault
 from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, Output, unread_lines
 from agentapi_mcp.presentation.text import clean
 
@@ -136,6 +135,7 @@ class _BoundedLines:
         line = await self._lines.readline()
         while line.isspace():  # as some clients end a message, or keep the pipe busy
             line = await self._lines.readline()
+        line = line.removeprefix("\ufeff")  # .NET begins with one (RFC 8259, section 8.1: it may be passed over)
         if not line:
             raise StopAsyncIteration
         try:
@@ -167,10 +167,10 @@ def _check(line: str) -> None:
 def _fault_of_id(line: str) -> JSONRPCError | None:
     """Return the error of a request whose id is none, which the SDK would take for a notification and never answer."""
     try:
-        message: object = json.loads(line.removeprefix("\ufeff"))
+        message: object = json.loads(line)
     except (ValueError, RecursionError):
         return None  # the SDK finds it, too
-    words = None if is_list(message) else envelope_fault(message)
+    words = None if is_list(message) else envelope_fault(as_meant(message))
     return None if words is None else _fault(None, INVALID_REQUEST, words)
 
 
@@ -257,11 +257,9 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
     Lone surrogates pass in a tool's arguments, so that the tool reports them in its own message.
     """
     try:
-        content = without_empty_list(_content_of(fault))
+        content = as_meant(_content_of(fault))
     except (ValueError, RecursionError):
         return _fault(None, PARSE_ERROR, "This line is not JSON.")
-    if is_list(content):
-        return _fault(None, INVALID_REQUEST, NO_BATCHES)
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_python(_cleaned(content), by_name=False))
     except ValidationError:

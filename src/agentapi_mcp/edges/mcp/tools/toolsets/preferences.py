@@ -41,7 +41,7 @@ async def get_preferences(call: ToolCall) -> CallToolResult:
         about="Choose in this client which agent answers by default, or what an agent takes; for this user alone.",
         arguments=(
             Argument(name="name", required=True, about=f"{', '.join(DEFAULTS)}, {_OF_AGENT}"),
-            Argument(name="value", about="Leave it out to take the preference back", verbatim=True),
+            Argument(name="value", about="Leave it out to take the preference back", verbatim=True, scalar=True),
         ),
         answers=PreferencesOut,
         action=Action.EDIT_PREFERENCES,

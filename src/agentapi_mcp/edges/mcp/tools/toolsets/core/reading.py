@@ -6,8 +6,9 @@ from mcp_types import CallToolResult
 
 from agentapi_mcp.base.errors import ConfigurationError, StoreError
 from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.identity.principals import Action
-from agentapi_mcp.edges.mcp.callers import preferences_of
+from agentapi_mcp.edges.mcp.callers import Caller, preferences_of
 from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.options import PAGE
 from agentapi_mcp.edges.mcp.tools.answers import answer
@@ -24,7 +25,8 @@ from agentapi_mcp.presentation.models import (
     TranscriptOut,
 )
 from agentapi_mcp.presentation.sessions import session_line, session_out
-from agentapi_mcp.presentation.text import clean
+from agentapi_mcp.presentation.text import MAX_REPLY_TOKENS, clean
+from agentapi_mcp.presentation.tokens import estimate_tokens
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.presentation.uris import transcript_uri
 
@@ -132,12 +134,7 @@ async def list_sessions(call: ToolCall) -> CallToolResult:
 async def get_transcript(call: ToolCall) -> CallToolResult:
     """Read the newest part of a session, or the part before a cursor."""
     caller = await call.identify()
-    transcript = await caller.services.sessions.transcript(
-        caller.principal,
-        call.given.text("session_id"),
-        cursor=call.given.find_text("cursor"),
-        max_bytes=_TRANSCRIPT_BYTES,
-    )
+    transcript = await _part(call, caller)
     as_json = call.given.find_text("format") == "json"
     document = render_json(transcript) if as_json else None
     text = render_markdown(transcript) if document is None else json.dumps(document, ensure_ascii=False)
@@ -151,6 +148,22 @@ async def get_transcript(call: ToolCall) -> CallToolResult:
         transcript_uri=transcript_uri(transcript.session.id, json=as_json),
     )
     return answer(text, out, remark=_more(transcript.older, "Earlier messages"))
+
+
+async def _part(call: ToolCall, caller: Caller) -> Transcript:
+    """Read as many messages as clients give to a model at once, but one at least."""
+    size = _TRANSCRIPT_BYTES
+    while True:
+        transcript = await caller.services.sessions.transcript(
+            caller.principal, call.given.text("session_id"), cursor=call.given.find_text("cursor"), max_bytes=size
+        )
+        if len(transcript.messages) == 1:  # it is shown whole, however long it is
+            return transcript
+        tokens = sum(estimate_tokens(message.content) for message in transcript.messages)
+        if tokens <= MAX_REPLY_TOKENS:
+            return transcript
+        # Those that are left may have more of them a byte than all had.
+        size = size * MAX_REPLY_TOKENS * 9 // (tokens * 10)
 
 
 @TOOLSET.tool(
