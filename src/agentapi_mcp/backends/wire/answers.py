@@ -48,7 +48,7 @@ _ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
 _CODES = ("code", "status_code", "statusCode", "error_code")
 _KINDS = ("status", "type", "object")
 _BAD_KIND = re.compile(r"error|fail|exception|denied|invalid", re.IGNORECASE)
-_SUCCESS = re.compile(r"\s*(?:0|2\d\d|ok|success)?\s*", re.IGNORECASE)
+_SUCCESS = re.compile(r"(?:0|2\d\d|ok|success)?", re.IGNORECASE)
 
 
 class Answer(ABC):
@@ -260,7 +260,7 @@ def is_error(body: Mapping[str, object]) -> bool:
 
 def _is_bad(code: object) -> bool:
     """Whether a code is one of a failure: neither absent nor a word or number for success."""
-    return not (code is None or isinstance(code, bool) or _SUCCESS.fullmatch(str(code)))
+    return not (code is None or isinstance(code, bool) or _SUCCESS.fullmatch(str(code).strip()))
 
 
 def error_body(body: Mapping[str, object]) -> Mapping[str, object]:
