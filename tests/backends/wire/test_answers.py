@@ -104,6 +104,21 @@ def test_what_went_wrong_after_a_whole_answer_is_a_warning(form: Format, tail: s
 
 
 @FORMATS
+def test_a_provider_cannot_fill_the_warning(form: Format) -> None:
+    errors = [json.dumps({"error": f"late {number} {'x' * 1_000}"}) for number in range(1_000)]
+    warning = read(form, written([*form.begin(), form.piece(WHOLE), form.stop(), *errors, *form.end()])).end.warning
+    assert warning is not None
+    assert "late 0" in warning
+    assert len(warning) < 3_000
+
+
+@FORMATS
+def test_an_event_of_thousands_of_lines_is_not_read_line_by_line(form: Format) -> None:
+    outcome = read(form, b"data: 0\n" * 1_001 + b"\n")
+    assert str(outcome.error) == "A part of the provider's answer is not JSON."
+
+
+@FORMATS
 @pytest.mark.parametrize("tail", TAILS)
 def test_what_comes_after_the_mark_of_the_end_is_nothing(form: Format, tail: str) -> None:
     assert read(form, written([*form.frames(PIECES), tail, "[DONE]"])).end.warning is None

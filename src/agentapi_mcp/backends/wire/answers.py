@@ -42,6 +42,7 @@ _NOTHING = frozenset({"", "null", "{}", "[]"})
 _KEEP_ALIVE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
 _ERRORS = frozenset({"error", "Error", "ERROR"})
 _ALIVE = (SignOfLife(),)
+_MOST_WARNINGS, _MOST_LINES = 5, 1_000  # of an answer, and of one of its events
 _LONGEST_SIGN = 8  # characters of the data that is no part of an answer
 _SAID = ("message", "msg", "detail", "errors", "error_msg", "error_message", "status_msg")
 _ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
@@ -234,7 +235,7 @@ class Answer(ABC):
         return self._faults.of_error(error_body(as_object(body)) if is_object(body) else body or {"error": data})
 
     def _warn(self, warning: str | None) -> None:
-        if warning:
+        if warning and len(self._warnings) < _MOST_WARNINGS:
             self._warnings[warning] = None
 
 
@@ -277,8 +278,8 @@ def _documents(event: StreamEvent) -> list[object]:
     except BackendError:
         lines = [line for line in event.data.split("\n") if line.strip()]
         if not event.certain:
-            return _readable(lines)
-        if len(lines) < 2:  # noqa: PLR2004  # one line is the data itself
+            return _readable(lines[:_MOST_LINES])
+        if not 1 < len(lines) <= _MOST_LINES:  # one line is the data itself
             raise
         return [parse_json(line, what=what) for line in lines]
 

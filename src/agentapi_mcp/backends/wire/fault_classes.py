@@ -111,8 +111,8 @@ def _words(fault: BackendFault, instead_of: set[BackendFault], *patterns: str) -
 _VAGUE = {BackendFault.BAD_REQUEST, BackendFault.UPSTREAM}
 _A_MODEL = r"model:?(?: (?:id|name))?:?(?: [`'\"]?[^\s`'\"]+[`'\"]?,?)?"
 
-# The first that fits counts. What may stand between two words has a bound: without one, a text of many first words takes
-# the square of its length.
+# The first that fits counts. What may stand between two words has a bound: without one, a text of many first words
+# takes the square of its length.
 _BY_WORDS = (
     _words(
         BackendFault.CONTENT_POLICY,
