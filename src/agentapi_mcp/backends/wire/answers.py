@@ -9,9 +9,11 @@ from typing import ClassVar
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.reasoning import AnswerText
+from agentapi_mcp.backends.wire.redaction import LONGEST_LINE
 from agentapi_mcp.backends.wire.sse import StreamComment, StreamEvent
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
+from agentapi_mcp.base.text import quoted
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, SignOfLife, StopReason
 
 # The words of all formats, because routers hand on those of another; of Gemini and Cohere in lower case.
@@ -144,7 +146,8 @@ class Answer(ABC):
         if not self.is_whole:
             raise error
         if error.fault is not BackendFault.BAD_REPLY:
-            self._warn(f"The answer is whole, but after it the provider reported an error: {error}")
+            said = quoted(str(error), LONGEST_LINE)  # a warning stands beside the server's own words
+            self._warn(f"The answer is whole, but after it the provider reported an error: {said}")
         elif self.is_billed:
             self._warn("The answer is whole, but what the provider sent after it could not be read.")
         else:
@@ -165,7 +168,8 @@ class Answer(ABC):
         if not self.is_whole and not self._over:
             raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
         if reason is StopReason.OTHER:
-            self._warn(f'The provider gives "{self._faults.redactor.line(self._stop or "")}" as the reason of its end.')
+            reason_given = quoted(self._faults.redactor.line(self._stop or ""))
+            self._warn(f"The provider gives {reason_given} as the reason of its end.")
         self._warn(self._text.warning(reason))
         yield Finished(
             stop_reason=reason,

@@ -210,7 +210,7 @@ class Reply:
         return taken[:LARGEST_ERROR]
 
     def end_within(self, seconds: float) -> None:
-        """Let the deadline for all pass after so many seconds, unless it passes before, and bound what comes until then.
+        """Let the deadline for all pass after so many seconds at the latest, and bound what is read until then.
 
         A deadline passes only while nothing comes.
         """
