@@ -11,7 +11,7 @@ from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.presentation.text import shown
 from agentapi_mcp.web.requests import PRINCIPAL
 
-_QUERY = "toolsets"
+_QUERY, _MOST_FIELDS = "toolsets", 20
 
 
 def chosen_toolsets(scope: Mapping[str, object]) -> frozenset[str] | None:
@@ -26,7 +26,10 @@ def chosen_toolsets(scope: Mapping[str, object]) -> frozenset[str] | None:
         own &= frozenset(toolset_names())  # a newer program may have stored others
     if not isinstance(query, bytes) or not query:
         return own
-    values = parse_qs(query.decode("latin-1"), max_num_fields=20).get(_QUERY)
+    try:
+        values = parse_qs(query.decode("latin-1"), max_num_fields=_MOST_FIELDS).get(_QUERY)
+    except ValueError:
+        raise MCPError(INVALID_PARAMS, f"The address has more than {_MOST_FIELDS} parameters behind its ?.") from None
     if values is None:
         return own
     asked = frozenset(name.strip() for value in values for name in value.split(",") if name.strip())
