@@ -14,6 +14,7 @@ from agentapi_mcp.base.errors import (
     StoreUnclearError,
 )
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
+from agentapi_mcp.base.spellings import spelling
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.backends.ports import Capability
@@ -127,7 +128,7 @@ class TurnAcceptance:
             agent=request.agent or defaults.agent,
             model=request.model,
             # The session's model is one of its agent; another agent does not have it.
-            session_model=defaults.model if request.agent in (None, defaults.agent) else None,
+            session_model=defaults.model if _is_of_session(request.agent, defaults) else None,
             means=means,
             settings=settings,
             preferences=request.preferences,
@@ -321,6 +322,11 @@ class TurnAcceptance:
                 return
             await self._clock.sleep(_LOOK_EVERY)
         raise _busy(found, asked)
+
+
+def _is_of_session(agent: str | None, defaults: Defaults) -> bool:
+    """Return whether the agent that a caller names, in whatever spelling, is that of the session."""
+    return agent is None or (defaults.agent is not None and spelling(agent) == spelling(defaults.agent))
 
 
 def _busy(found: FoundTurn, asked: Asked) -> ConflictError:
