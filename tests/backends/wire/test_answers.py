@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agentapi_mcp.backends.wire.reasoning import AnswerText
 from agentapi_mcp.base.errors import BackendFault
-from agentapi_mcp.core.backends.events import StopReason
+from agentapi_mcp.core.backends.events import StopReason, TextDelta
 from tests.support.frames import NOTHING, Format, Frame, read, written
 from tests.support.hostile import json_values
 
@@ -430,6 +431,28 @@ def test_what_only_begins_like_reasoning_is_text(form: Format, text: str) -> Non
 def test_two_pieces_of_reasoning_before_the_reply_are_both_thought(form: Format) -> None:
     outcome = read(form, written(form.frames(["<think>a</think>\n<think>b</think>\nreply"])))
     assert (outcome.thought, outcome.text) == ("ab", "reply")
+
+
+@FORMATS
+@pytest.mark.parametrize("text", ["<think></think>" * 300_000, "<think>a</think> " * 21 + "reply"])
+def test_reasoning_without_end_or_sense_is_text(form: Format, text: str) -> None:
+    outcome = read(form, written(form.frames([text])))  # to tell all of it apart would take minutes
+    assert text.endswith(outcome.text)
+    assert len(outcome.text) >= len(text) - 20 * len("<think>a</think> ")
+    assert len(outcome.events) < 60
+
+
+@FORMATS
+def test_blanks_before_an_answer_are_not_held_for_good(form: Format) -> None:
+    outcome = read(form, written([*form.begin(), *[form.piece(" ")] * 2_000]))
+    assert outcome.text == " " * 2_000
+    assert len(outcome.events) > 900  # and not one of all, at the end
+
+
+def test_pieces_that_are_sent_as_messages_are_not_joined_each_time() -> None:
+    text = AnswerText()  # joined for each, they would take minutes
+    said = [event for part in "xy" * 100_000 for event in text.add_whole(part)]
+    assert said == [TextDelta(part) for part in "xy" * 100_000]
 
 
 @FORMATS
