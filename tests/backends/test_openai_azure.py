@@ -1,10 +1,12 @@
 """Azure OpenAI: both forms of its address, a key, and tokens of Entra ID; the contract is tested for all kinds."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -15,10 +17,12 @@ from agentapi_mcp.core.backends.events import BackendEvent, Finished
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.testing.hosts import FakeHost
+from tests.support.certificates import Pair
 from tests.support.clocks import ManualClock
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.entra import CREDENTIAL, EntraPeer
 from tests.support.peers.openai import KEY, OpenAIPeer
+from tests.support.sockets import says, serving
 
 CLASSIC = "/openai/deployments/stub?api-version=2024-10-21"
 V1 = "/openai/v1?api-version=preview"
@@ -172,8 +176,8 @@ async def test_the_life_of_a_token_is_read_in_any_form_and_short_if_unsaid(
         assert len(it.entra.exchanges) == 1 + renewed
 
 
-async def test_credentials_that_are_refused_are_told_without_the_secret() -> None:
-    wrong = CREDENTIAL + "x"
+@pytest.mark.parametrize("wrong", [CREDENTIAL + "x", "entra-client/+ 0123456789"])
+async def test_credentials_that_are_refused_are_told_without_the_secret(wrong: str) -> None:
     async with open_setup(CLASSIC, with_entra=True) as it, FakeHost() as host:
         options = {
             "base_url": it.provider.origin + CLASSIC,
@@ -186,6 +190,21 @@ async def test_credentials_that_are_refused_are_told_without_the_secret() -> Non
     assert check.error is not None
     assert check.error.startswith("The token server of the agent says: AADSTS7000215: Invalid client secret provided")
     assert "entra-client" not in check.error
+    assert "0123456789" not in check.error
+
+
+async def test_the_token_server_is_trusted_by_the_authorities_of_the_agent(tmp_path: Path) -> None:
+    chain, key = Pair.make().write(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    body = b'{"access_token": "ey.stub", "expires_in": 3600}'
+    reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    async with FakeHost() as host, OpenAIPeer() as provider, serving(says(reply), tls=context) as peer:
+        credentials = {"token_url": f"{peer.secure}/token", "client_id": "app", "client_secret": CREDENTIAL}
+        options = {"base_url": provider.origin + CLASSIC, "client_credentials": credentials}
+        backend = registry.create("openai", options | {"ca_file": str(chain)}, host)
+        _ = [event async for event in backend.run(backend_turn())]
+        assert [exchange.headers.get("authorization") for exchange in provider.exchanges] == ["Bearer ey.stub"]
 
 
 async def test_a_token_server_that_is_not_there_is_a_failed_connection() -> None:
@@ -203,6 +222,15 @@ async def test_a_token_server_that_is_not_there_is_a_failed_connection() -> None
         ({"base_url": "https://x.example/v1?a=b&subscription_key=s3cret"}, "must not hold a key in its query"),
         ({"client_credentials": {"token_url": "https://x.example/token"}}, "client_credentials.client_id is missing"),
         ({"client_credentials": {"token_url": "http://x.example/token"}}, "client_credentials.token_url must begin"),
+        *(
+            ({"client_credentials": {"token_url": url}}, "client_credentials.token_url must begin with https")
+            for url in (
+                "HTTP://x.example",
+                "http://127.0.0.1.x.example",
+                "http://x.example//127.0.0.1",
+                "http://localhost.x",
+            )
+        ),
         ({"client_credentials": "s3cret"}, "client_credentials must be"),
         ({"auth": "google", "client_credentials": EntraPeer().credentials}, "leave one of them out"),
         ({"api_key": "s3cret", "client_credentials": EntraPeer().credentials}, "leave one of them out"),

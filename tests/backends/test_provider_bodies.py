@@ -209,6 +209,29 @@ async def test_a_bill_that_comes_after_the_mark_of_the_end_is_read() -> None:
     assert outcome.usage.input_tokens == 11
 
 
+@pytest.mark.parametrize(("between", "tokens"), [(0, 11), (6_000, 11), (4_000_000, None)])
+async def test_what_follows_the_mark_of_the_end_is_read_up_to_a_bound(between: int, tokens: int | None) -> None:
+    bill, mark = map(written, ([frame] for frame in Format.CHAT.end()))
+    body = stream_of("openai", frames=slice(0, -2)) + mark + b": alive\n\n" * (between // 9) + bill
+    async with beside("openai", body, headers=f"content-length: {len(body)}\r\n") as backend:
+        outcome = await ask(backend)
+    assert outcome.text == TEXT
+    assert outcome.end.warning is None
+    assert outcome.usage.input_tokens == tokens
+
+
+@KINDS
+@pytest.mark.parametrize(("between", "is_read"), [(500_000, True), (4_000_000, False)])
+async def test_what_follows_a_whole_answer_is_read_up_to_a_bound(kind: str, between: int, is_read: bool) -> None:  # noqa: FBT001  # a parameter
+    begun, end = stream_of(kind, frames=slice(0, -1)), stream_of(kind, frames=slice(-1, None))
+    error = written(['{"error":"late"}'])
+    async with beside(kind, begun + b": alive\n\n" * (between // 9) + error + end, held=True) as backend:
+        outcome = await ask(backend)
+    assert outcome.text == TEXT
+    assert ("late" in (outcome.end.warning or "")) is is_read
+    assert "The answer is whole" in (outcome.end.warning or "")
+
+
 @KINDS
 @pytest.mark.parametrize("mark", [b"data: [DONE]\n\n", b"data: [DONE]", b'data: "[DONE]"\n\n'])
 @pytest.mark.parametrize("at_once", [True, False])

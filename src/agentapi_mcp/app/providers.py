@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 from agentapi_mcp.app.backend_host import ProcessBackendHost
@@ -18,7 +18,7 @@ from agentapi_mcp.backends.wire.options import HttpOptions, read_options
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.base.json_values import as_object, is_list, is_object
+from agentapi_mcp.base.json_values import as_count, as_object, is_list, is_object
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.settings import Settings
@@ -26,6 +26,8 @@ from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, load_
 
 _PATIENCE = timedelta(seconds=15)
 _MILLION = 1_000_000
+# What a configuration file may hold; a list that says more is wrong there. Smaller prices are none.
+_LONGEST_ID, _MOST_TOKENS, _MOST_USD, _LEAST_USD = 255, 1_000_000_000, 1_000_000, Decimal("1e-9")
 # The names that OpenRouter, Groq, Mistral, vLLM and LM Studio, and Anthropic give to the same.
 _WINDOWS = ("context_length", "context_window", "max_context_length", "max_model_len", "max_input_tokens")
 _OUTPUTS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -67,7 +69,7 @@ def packaged_agents() -> frozenset[str]:
 async def offered_models(
     backend: str, base_url: str, key: str | None, environ: Mapping[str, str], *, within: timedelta = _PATIENCE
 ) -> tuple[OfferedModel, ...]:
-    """Ask a provider for its models.
+    """Ask a provider for its models; one whose id cannot be written is left out, and an implausible number is unknown.
 
     Raises:
         BackendError: it did not answer, refused the key, or has no list of models there.
@@ -133,8 +135,7 @@ async def _open_host(environ: Mapping[str, str]) -> AsyncGenerator[ProcessBacken
 def _model(fields: Mapping[str, object]) -> OfferedModel:
     name, prices = fields.get("id"), as_object(fields.get("pricing"))
     return OfferedModel(
-        # Gemini lists its models with the prefix of its own API, and takes them without.
-        model_id=name.removeprefix("models/") if isinstance(name, str) else "",
+        model_id=_model_id(name) if isinstance(name, str) else "",
         context_window=_count(fields, _WINDOWS),
         max_output_tokens=_count(as_object(fields.get("top_provider")), _OUTPUTS) or _count(fields, _OUTPUTS),
         input_price=_price(prices.get("prompt")),
@@ -143,11 +144,15 @@ def _model(fields: Mapping[str, object]) -> OfferedModel:
     )
 
 
+def _model_id(name: str) -> str:
+    # Gemini lists its models with the prefix of its own API, and takes them without.
+    model_id = name.removeprefix("models/")
+    return model_id if len(model_id) <= _LONGEST_ID and model_id.isprintable() else ""
+
+
 def _count(fields: Mapping[str, object], keys: tuple[str, ...]) -> int | None:
-    found = (fields.get(key) for key in keys)
-    return next(
-        (value for value in found if isinstance(value, int) and not isinstance(value, bool) and value > 0), None
-    )
+    found = (as_count(fields.get(key)) for key in keys)
+    return next((value for value in found if value and value <= _MOST_TOKENS), None)
 
 
 def _price(value: object) -> Decimal | None:
@@ -156,6 +161,7 @@ def _price(value: object) -> Decimal | None:
         return None
     try:
         price = Decimal(value) * _MILLION
-    except InvalidOperation:
+    except ArithmeticError:
         return None
-    return price.normalize() if price.is_finite() and price >= 0 else None
+    is_price = price.is_finite() and (price == 0 or _LEAST_USD <= price <= _MOST_USD)
+    return price.normalize() if is_price else None

@@ -43,7 +43,7 @@ _FORWARDED = Refusal(
 )
 _MOST_REMEMBERED = 10_000  # tokens whose owners are remembered
 _NEVER_IN_THE_URL = "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
-_IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
+_IN_THE_URL = frozenset({"access_token", "bearer_token", "token", "api_key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class Authentication:
 
 def _is_in_the_url(scope: Scope) -> bool:
     query: bytes = scope["query_string"]
-    return query != b"" and any(name in QueryParams(query) for name in _IN_THE_URL)
+    return query != b"" and not _IN_THE_URL.isdisjoint(QueryParams(query))
 
 
 def _authorization_headers(scope: Scope) -> list[str]:

@@ -14,15 +14,18 @@ from hypothesis import strategies as st
 
 from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.kinds.ccrouter import RouterFaults
+from agentapi_mcp.backends.wire.answers import is_error
 from agentapi_mcp.backends.wire.chat_completions import ChatCompletionsReply
+from agentapi_mcp.backends.wire.fault_classes import fault_of
 from agentapi_mcp.backends.wire.faults import FaultReader, read_error
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.messages import MessagesReply
+from agentapi_mcp.backends.wire.reasons import ProviderError
 from agentapi_mcp.backends.wire.redaction import LONGEST_LINE, Redactor
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEvent
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_amount, as_count
-from agentapi_mcp.core.backends.events import BackendEvent
+from agentapi_mcp.core.backends.events import BackendEvent, UsageReported
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.hostile import TEXTS, holds, json_values
@@ -198,6 +201,60 @@ def test_what_a_provider_says_is_shown_as_one_clean_line(message: str) -> None:
     assert len(line.splitlines()) <= 1
     assert SECRET not in line
     assert line.encode().decode() == line
+
+
+LONG = 300_000
+# What some pattern looks for, again and again.
+REPEATED = pytest.mark.parametrize(
+    "part",
+    [" ", "\n", "A", "1", "-", "<title>", "ratelimit-", "token count ", "exceeds the maximum ", "in 1 s, ", "a/"],
+)
+
+
+@REPEATED
+@pytest.mark.parametrize("faults", [FAULTS, ROUTER_FAULTS])
+def test_an_error_is_read_in_one_pass_whatever_it_repeats(faults: FaultReader, part: str) -> None:
+    long = (part * LONG)[:LONG] + "x"  # looked through again from each place, it would take many minutes
+    names = ("message", "code", "type", "status", "retry_after", "detail")
+    for body in [long, {"error": long}, *({"error": {name: long}} for name in names), {"errors": [long] * 8}]:
+        assert len(str(faults.of_reply(429, {long: "1", "retry-after": long}, body))) < 400
+    for piece in [{name: long, "message": "m"} for name in names]:
+        _ = events_of(lambda piece=piece: chat().parts([piece]))
+
+
+@REPEATED
+def test_what_is_no_part_of_an_answer_is_read_in_one_pass(part: str) -> None:
+    long = (part * LONG)[:LONG] + "x"
+    read = [is_error({name: long, "message": "m"}) for name in ("code", "status_code", "type", "status", "object")]
+    assert read == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("part", ["token count ", "exceeds the maximum ", "prompt length "])
+def test_words_of_any_length_have_their_fault_after_one_pass(part: str) -> None:
+    error = ProviderError(words=(part * (400_000 // len(part)),))
+    assert fault_of(error, 400) is BackendFault.BAD_REQUEST
+
+
+HUGE = st.sampled_from(["1e9999999", "-1e9999999", "1e-9999999", "9" * 5000, "9E+999999", "1e400", "sNaN", "-0"])
+
+
+@given(HUGE, HUGE, st.booleans())
+@example("9E+999999", "9E+999999", True)  # noqa: FBT003  # whose sum no Decimal holds
+def test_a_cost_of_any_size_is_one_or_unknown(cost: str, upstream: str, is_byok: bool) -> None:  # noqa: FBT001  # drawn
+    usage = {"prompt_tokens": 1, "cost": cost, "cost_details": {"upstream_inference_cost": upstream}}
+    reply = {"usage": {**usage, "is_byok": is_byok}, "choices": [{"delta": {"content": "w"}, "finish_reason": "stop"}]}
+    bills = [event.usage for event in chat().parts([reply]) if isinstance(event, UsageReported)]
+    assert [bill.input_tokens for bill in bills] == [1]
+    assert all(bill.cost_usd is None or 0 <= bill.cost_usd < 10**13 for bill in bills)
+
+
+@given(HUGE)
+def test_a_wait_of_any_size_is_a_wait_or_none(said: str) -> None:
+    for headers, body in (
+        ({"retry-after": said}, {}),
+        ({}, {"error": {"retry_after": said, "retryDelay": f"{said}s"}}),
+    ):
+        assert (FAULTS.of_reply(429, headers, body).retry_after or WEEK) <= WEEK
 
 
 # --- bytes

@@ -39,6 +39,20 @@ async def test_a_model_is_known_in_another_spelling(edge_home: Path) -> None:
         assert (turn["status"], turn["model"]) == ("completed", model)
 
 
+async def test_a_session_keeps_its_model_if_its_agent_is_spelled_otherwise(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        models = [
+            str(as_object(each)["name"])
+            for each in as_list(fields_of(await call(client, "list_models", agent="droid"))["models"])
+        ]
+        usual = fields_of(await call(client, "chat", agent="droid", message=edge.tag))["model"]
+        other = next(name for name in models if name != usual)
+        begun = fields_of(await call(client, "chat", agent="droid", model=other, message=f"{edge.tag} 1"))
+        for number, agent in enumerate(("droid", "Droid", " DROID"), 2):
+            more = {"session_id": begun["session_id"], "agent": agent, "message": f"{edge.tag} {number}"}
+            assert fields_of(await call(client, "chat", **more))["model"] == other
+
+
 @pytest.mark.parametrize(("given", "reads"), [('{"query": "droid"}', "droid"), ([], ""), ("", ""), (None, "")])
 async def test_arguments_are_read_from_the_text_of_an_object_and_from_an_empty_list(
     given: object, reads: str, edge_home: Path

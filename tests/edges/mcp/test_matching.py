@@ -40,11 +40,14 @@ def test_names_are_found_by_their_beginning_a_word_a_part_or_with_a_typo(typed: 
     assert found(typed) == names
 
 
-def test_only_so_many_names_are_compared_letter_by_letter() -> None:
-    names = [f"a{number}" for number in range(500)]
+def test_only_so_many_words_are_compared_letter_by_letter() -> None:
+    names = [f"a{number}" for number in range(2_000)]
     assert found("gudie", [*names[:-1], "guide"]) == ["guide"]
     assert found("gudie", [*names, "guide"]) == []
     assert found("guid", [*names, "guide"]) == ["guide"]
+    assert found("gudie", ["a b " * 9 + "a guide"]) != []
+    assert found("gudie", ["a b " * 10 + "guide"]) == []
+    assert found("gudie", ["a b " * 10 for _ in names[:100]] + ["guide"]) == []
 
 
 TEXTS = st.lists(st.text(max_size=12), unique=True, max_size=8)

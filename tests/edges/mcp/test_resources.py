@@ -4,6 +4,7 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from mcp import Client
@@ -12,6 +13,7 @@ from mcp_types import INVALID_PARAMS, PromptReference, ResourceTemplateReference
 
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.resources import parse_sessions_uri, parse_transcript_uri
 from agentapi_mcp.edges.mcp.server.server import create_server
 from tests.edges.mcp.test_tool_schemas import NoServices
 from tests.support.connect import LINKS, Edge, Link, call, connect, fields_of, open_edge
@@ -131,6 +133,17 @@ async def test_what_is_not_there_is_an_invalid_parameter_with_its_uri(link: Link
             await client.read_resource(uri)
         assert caught.value.error.code == INVALID_PARAMS
         assert caught.value.error.data == {"uri": uri}
+
+
+def test_a_uri_of_megabytes_is_none_of_a_resource() -> None:
+    session = "agentapi://chat/sessions/00000000-0000-7000-8000-000000000000/transcript"
+    for uri in ("agentapi://chat/sessions?", "agentapi://chat/sessions?query=", f"{session}?cursor="):
+        for part in ("a&", "%C3", "%2"):  # decoded, it would keep all others waiting for seconds
+            assert (parse_sessions_uri(uri + part * 1_000_000), parse_transcript_uri(uri + part * 1_000_000)) == (
+                None,
+            ) * 2
+    query = "\N{GRINNING FACE}" * 500
+    assert parse_sessions_uri(f"agentapi://chat/sessions?query={quote(query)}") == {"query": query}
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -34,6 +34,7 @@ class EntraPeer(HttpPeer):
             await answer.json(400, {"error": "invalid_request", "error_description": "AADSTS90014: No scope."})
         elif given.get("client_secret") != CREDENTIAL or given.get("client_id") != "app":
             said = f"AADSTS7000215: Invalid client secret provided: {given.get('client_secret')}"
+            said += f" in {exchange.content.decode()}"
             await answer.json(401, {"error": "invalid_client", "error_description": said})
         else:
             token = f"ey.stub-{len(self.exchanges)}"

@@ -25,7 +25,9 @@ from agentapi_mcp.core.backends.ports import BackendHost, Capability
 _CHECK_PATIENCE = timedelta(seconds=10)
 _NEW = 3  # the first version with its own keys, which also cancels its upstream request
 _PROVIDER_ERROR = re.compile(r"Error from provider\([^)]*\):\s*")
-_STACK = re.compile(r"(?<=.)(?:[A-Z]\w*)?Error: .*|\n\s+at .*", re.DOTALL)
+_LONGEST_MESSAGE = 64 * 1024  # characters that are looked at
+# With bounds, so that no text takes the square of its length.
+_STACK = re.compile(r"(?<=.)(?:[A-Z]\w{0,60})?Error: .*|\n[ \t]{1,60}at .*", re.DOTALL)
 
 
 class CcrouterOptions(HttpOptions):
@@ -71,6 +73,7 @@ def inner_error(body: object) -> object:
     message = as_text(error.get("message"))
     if message is None:
         return body
+    message = message[:_LONGEST_MESSAGE]
     found = _PROVIDER_ERROR.match(message)
     if found is not None:
         try:

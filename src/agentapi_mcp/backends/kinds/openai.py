@@ -215,7 +215,7 @@ class OpenAIBackend:
 
 def _tokens_of(options: OpenAIOptions, host: BackendHost) -> Tokens | None:
     if options.client_credentials is not None:
-        return Tokens(host.clock, ClientCredentials(options.client_credentials, host))
+        return Tokens(host.clock, ClientCredentials(options.client_credentials, host, options.ca_file))
     return Tokens(host.clock, GoogleCredentials()) if options.auth == "google" else None
 
 

@@ -9,10 +9,12 @@ from typing import ClassVar
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.reasoning import AnswerText
+from agentapi_mcp.backends.wire.redaction import LONGEST_LINE
 from agentapi_mcp.backends.wire.sse import StreamComment, StreamEvent
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_bounds import JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
+from agentapi_mcp.base.text import quoted
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
@@ -53,6 +55,7 @@ _NOTHING = frozenset({"", "null", "{}", "[]"})
 _KEEP_ALIVE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
 _ERRORS = frozenset({"error", "Error", "ERROR"})
 _ALIVE = (SignOfLife(),)
+_MOST_WARNINGS, _MOST_LINES = 5, 1_000  # of an answer, and of one of its events
 _LONGEST_SIGN = 8  # characters of the data that is no part of an answer
 _SAID = ("message", "msg", "detail", "errors", "error_msg", "error_message", "status_msg")
 _ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
@@ -60,7 +63,7 @@ _CODES = ("code", "status_code", "statusCode", "error_code")
 _KINDS = ("status", "type", "object")
 _BAD_KIND = re.compile(r"error|fail|exception|denied|invalid", re.IGNORECASE)
 _BEGINS_JSON = ("", "{", "[", '"')
-_SUCCESS = re.compile(r"\s*(?:0|2\d\d|ok|success)?\s*", re.IGNORECASE)
+_SUCCESS = re.compile(r"(?:0|2\d\d|ok|success)?", re.IGNORECASE)
 
 
 class Answer(ABC):
@@ -169,7 +172,8 @@ class Answer(ABC):
         if not self.is_whole:
             raise error
         if error.fault is not BackendFault.BAD_REPLY:
-            self._warn(f"The answer is whole, but after it the provider reported an error: {error}")
+            said = quoted(str(error), LONGEST_LINE)  # a warning stands beside the server's own words
+            self._warn(f"The answer is whole, but after it the provider reported an error: {said}")
         elif self.is_billed:
             self._warn("The answer is whole, but what the provider sent after it could not be read.")
         else:
@@ -193,7 +197,8 @@ class Answer(ABC):
         if self._is_unsure:
             self._warn("The answer went on after the provider had told its end, and did not tell it again.")
         elif reason is StopReason.OTHER:
-            self._warn(f'The provider gives "{self._faults.redactor.line(self._stop or "")}" as the reason of its end.')
+            reason_given = quoted(self._faults.redactor.line(self._stop or ""))
+            self._warn(f"The provider gives {reason_given} as the reason of its end.")
         self._warn(self._text.warning(reason))
         yield Finished(
             stop_reason=reason,
@@ -222,8 +227,9 @@ class Answer(ABC):
         except BackendError as error:
             lines = [line for line in event.data.split("\n") if line.strip()]
             if not event.certain:
-                return _readable(lines)
-            if len(lines) < 2 or lines[0].lstrip()[:1] not in _BEGINS_JSON:  # noqa: PLR2004  # the data itself
+                return _readable(lines[:_MOST_LINES])
+            # One line is the data itself.
+            if not 1 < len(lines) <= _MOST_LINES or lines[0].lstrip()[:1] not in _BEGINS_JSON:
                 raise self.unread(event.data, error) from error
             return [parse_json(line, what=what) for line in lines]
 
@@ -303,7 +309,7 @@ class Answer(ABC):
         return self._faults.of_error(error_body(as_object(body)) if is_object(body) else body or {"error": data})
 
     def _warn(self, warning: str | None) -> None:
-        if warning:
+        if warning and len(self._warnings) < _MOST_WARNINGS:
             self._warnings[warning] = None
 
 
@@ -339,7 +345,7 @@ def is_error(body: Mapping[str, object]) -> bool:
 
 def _is_bad(code: object) -> bool:
     """Whether a code is one of a failure: neither absent nor a word or number for success."""
-    return not (code is None or isinstance(code, bool) or _SUCCESS.fullmatch(str(code)))
+    return not (code is None or isinstance(code, bool) or _SUCCESS.fullmatch(str(code).strip()))
 
 
 def error_body(body: Mapping[str, object]) -> Mapping[str, object]:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from typing import Annotated
-from urllib.parse import urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from typing_extensions import override
@@ -14,18 +14,21 @@ from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.tokens import Token, TokenSource
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_amount, as_object, as_text
+from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.core.backends.ports import BackendHost
 
 _TWENTY = timedelta(seconds=20)
 _DEADLINES = Deadlines(connect=timedelta(seconds=10), idle=_TWENTY, total=_TWENTY)
 _UNKNOWN_LIFE = 60  # seconds
 _LONGEST_LIFE = 24 * 60 * 60  # seconds
+_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
 _FIRST_SERVER_ERROR = 500
 _TOO_MANY = 429
 
 
 def _is_kept_secret(url: str) -> str:
-    if url.startswith("http:") and "//127.0.0.1" not in url and "//localhost" not in url and "//[::1]" not in url:
+    parts = parse_http_url(url)
+    if parts.scheme != "https" and parts.hostname not in _THIS_MACHINE:
         raise ValueError("must begin with https://, because the client's secret is sent to it")
     return url
 
@@ -42,13 +45,15 @@ class ClientCredentialsOptions(BaseModel):
 
 
 class ClientCredentials(TokenSource):
-    """Exchanges the credentials for access tokens."""
+    """Exchanges the credentials for access tokens; `ca_file` has the authorities that the agent trusts."""
 
-    def __init__(self, options: ClientCredentialsOptions, host: BackendHost) -> None:
+    def __init__(self, options: ClientCredentialsOptions, host: BackendHost, ca_file: str | None) -> None:
         self._options = options
+        self._ca_file = ca_file
         self._clock = host.clock
         self._client = host.shared(HttpClient)
-        self._redactor = Redactor((options.client_secret.get_secret_value(),))
+        secret = options.client_secret.get_secret_value()
+        self._redactor = Redactor({secret, quote_plus(secret), quote(secret, safe="")})  # as it is sent, too
 
     @override
     async def fetch(self) -> Token:
@@ -70,6 +75,7 @@ class ClientCredentials(TokenSource):
             headers={"content-type": "application/x-www-form-urlencoded", "accept": "application/json"},
             content=Body(urlencode(fields).encode),
             deadlines=_DEADLINES,
+            ca_file=self._ca_file,
         )
         try:
             async with self._client.exchange(request) as reply:

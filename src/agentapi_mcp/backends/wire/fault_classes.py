@@ -119,7 +119,8 @@ def _words(fault: BackendFault, instead_of: set[BackendFault], *patterns: str) -
 _VAGUE = {BackendFault.BAD_REQUEST, BackendFault.UPSTREAM}
 _A_MODEL = r"model:?(?: (?:id|name))?:?(?: [`'\"]?[^\s`'\"]+[`'\"]?,?)?"
 
-# The first that fits counts.
+# The first that fits counts. What may stand between two words has a bound: without one, a text of many first words
+# takes the square of its length.
 _BY_WORDS = (
     _words(
         BackendFault.CONTENT_POLICY,
@@ -136,11 +137,11 @@ _BY_WORDS = (
         r"context ?(?:length|window|size|limit)|context_length_exceeded|maximum context",
         r"(?:prompt|input|inputs|request|messages?|conversation|query)(?: text)?(?: (?:is|are))? too (?:long|large)",
         r"too many (?:input |prompt )?tokens(?!,? please wait)",
-        r"token count .*(?:exceeds|only supports)|size limit exceeded by \d+ tokens",
-        r"exceed(?:s|ed)? the (?:maximum|available) (?!.*(?:output|completion) tokens).*(?:tokens|context)",
+        r"token count .{0,300}(?:exceeds|only supports)|size limit exceeded by \d+ tokens",
+        r"exceed(?:s|ed)? the (?:maximum|available) (?!.{0,300}(?:output|completion) tokens).{0,300}(?:tokens|context)",
         r"exceed(?:s|ed)? (?:the )?(?:model|context|input|prompt) token limit|exceed(?:s|ed)? max(?:imum)? length",
         r"(?:maximum|max) (?:prompt|input|sequence|model) (?:length|tokens)|max_model_len",
-        r"range of input length|(?:input|prompt) length .*exceeds",
+        r"range of input length|(?:input|prompt) length .{0,300}exceeds",
         r"`?inputs`? (?:tokens? )?(?:\+ .{1,40} )?must (?:be <=|have less than) \d+",
         r"reduce (?:the |your )?(?:length of )?(?:the |your )?(?:messages?|prompt|input)\b(?! size)",
     ),

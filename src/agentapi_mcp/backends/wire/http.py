@@ -24,7 +24,9 @@ LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
 LARGEST_ERROR = 64 * 1024  # bytes read of an error reply
 _PIECE = 4 * 1024  # bytes that are handed on at once: some twenty events
 _ERROR_WITHIN = 3.0  # seconds to wait for the body of an error
+LONGEST_TAIL = 1024 * 1024  # bytes read of a reply after the end of the answer is known
 _DRAIN = 0.2  # seconds to wait for the end of a completed stream, so that its connection can be reused
+_MOST_DRAINED = 64 * 1024  # bytes of it, which are then read at once
 
 T = TypeVar("T")
 
@@ -153,7 +155,8 @@ class Reply:
         self._headers = response.fields
         self._decode = decoder_of(self._headers.get("content-encoding", ""))
         self._pieces: Iterator[bytes] = iter(())
-        self._read = 0
+        self._chunk, self._handed_on = b"", 0
+        self._read, self._most = 0, LARGEST_REPLY
 
     @property
     def status(self) -> int:
@@ -180,12 +183,14 @@ class Reply:
             waited = self._timer.has_waited
             # Counted after decompression, so that a small reply cannot expand without limit.
             self._read += len(chunk)
-            if self._read > LARGEST_REPLY:
+            if self._read > self._most:
                 raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is too large.")
+            self._chunk = chunk
             # A provider that sends faster than events are processed must not keep the loop from other requests.
             for start in range(0, len(chunk), _PIECE):
                 if start:
                     await yield_in_line()
+                self._handed_on = start + _PIECE
                 yield chunk[start : start + _PIECE]
             if not waited:  # otherwise the others had their turn
                 await yield_to_others()
@@ -207,21 +212,25 @@ class Reply:
         return taken[:LARGEST_ERROR]
 
     def end_within(self, seconds: float | None) -> None:
-        """Let the deadline for all pass after so many seconds, unless it passes before; None takes that back."""
+        """Let the deadline for all pass after so many seconds at the latest, and bound what is read until then.
+
+        A deadline passes only while nothing comes. None takes both back.
+        """
         self._timer.end_within(seconds)
+        self._most = LARGEST_REPLY if seconds is None else min(self._most, self._read + LONGEST_TAIL)
 
     async def drain(self) -> bytes:
-        """Wait briefly for the end of a completed stream, so that its connection can be reused; return what came."""
-        rest = bytearray()
+        """Wait briefly for the end of a completed stream, so that its connection can be reused.
+
+        Return what has come and was not handed on, up to a bound.
+        """
+        rest = bytearray(self._chunk[self._handed_on :])
         with suppress(TimeoutError, BackendError):
             await done_within(_DRAIN, self._drain(rest))
-        return bytes(rest)
+        return bytes(rest[:_MOST_DRAINED])
 
     async def _drain(self, rest: bytearray) -> None:
-        while chunk := await self._next():
-            self._read += len(chunk)
-            if self._read >= LARGEST_REPLY:
-                break
+        while len(rest) < _MOST_DRAINED and (chunk := await self._next()):
             rest += chunk
 
     async def _next(self) -> bytes:

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Iterator
 from agentapi_mcp.core.backends.events import StopReason, TextDelta, ThoughtDelta
 from agentapi_mcp.core.backends.reasoning import CLOSING, REASONING, without_reasoning
 
+# To read each costs the time to copy what is left: more are no reasoning, but text of an odd answer.
+_MOST_BLANKS, _MOST_THOUGHTS = 1_000, 20
+
 
 class AnswerText:
     """Tells text from reasoning, which counts only at the beginning of an answer, and knows what came already."""
 
     def __init__(self) -> None:
         self._came: list[str] = []
+        self._size = self._thoughts = 0
         self._is_plain = False
         self._is_thinking = False
         self._tag = ""  # what began the reasoning
@@ -28,6 +32,7 @@ class AnswerText:
     def add(self, piece: str, *, of_pieces: bool = True) -> Iterable[TextDelta | ThoughtDelta]:
         """Add the next piece; after one `of_pieces` a whole message can only repeat what came."""
         self._came.append(piece)
+        self._size += len(piece)
         self._is_in_wholes = self._is_in_wholes and not of_pieces
         return (TextDelta(piece),) if self._is_plain else self._marked(piece)
 
@@ -37,9 +42,9 @@ class AnswerText:
         Raises:
             ValueError: it differs from the pieces that came.
         """
-        came = "".join(self._came)
-        if message.startswith(came):
-            if rest := message[len(came) :]:
+        # Joined for a message that is long enough alone: a server may send each of its pieces as one.
+        if len(message) >= self._size and message.startswith("".join(self._came)):
+            if rest := message[self._size :]:
                 yield from self.add(rest, of_pieces=False)
         elif self._is_in_wholes:  # a server that sends its pieces as messages
             yield from self.add(message, of_pieces=False)
@@ -93,10 +98,12 @@ class AnswerText:
                 self._thought.clear()
                 continue
             begun = self._held.lstrip()
-            if opening := next(filter(begun.startswith, REASONING), ""):
+            opening = next(filter(begun.startswith, REASONING), "")
+            if opening and self._thoughts < _MOST_THOUGHTS:
+                self._thoughts += 1
                 self._is_thinking = self.has_thought = True
                 self._tag, self._held = opening, begun[len(opening) :]
-            elif any(tag.startswith(begun) for tag in REASONING):
+            elif len(self._held) <= _MOST_BLANKS and any(tag.startswith(begun) for tag in REASONING):
                 return
             else:
                 self._is_plain = True

@@ -12,7 +12,8 @@ from decimal import Decimal
 from agentapi_mcp.base.json_values import as_amount, as_object
 from agentapi_mcp.core.backends.events import Usage, UsageReported
 
-_MOST = 10**12  # tokens; a larger number is an error, and a number of any size would take long to convert
+# Tokens or dollars; a larger number is an error. One of any size would take long to convert, or overflow in a sum.
+_MOST = 10**12
 
 Path = tuple[str, ...]
 
@@ -188,11 +189,16 @@ def _cost(counts: Mapping[str, object], *, is_placeholder: bool) -> Decimal | No
     With a key of one's own at OpenRouter, `cost` is its fee alone, and the provider bills the rest.
     https://openrouter.ai/docs/use-cases/usage-accounting
     """
-    cost = as_amount(counts.get("cost"))
-    upstream = as_amount(as_object(counts.get("cost_details")).get("upstream_inference_cost"))
+    cost = _dollars(counts.get("cost"))
+    upstream = _dollars(as_object(counts.get("cost_details")).get("upstream_inference_cost"))
     if cost is None or (not cost and is_placeholder):
         return None
     if counts.get("is_byok") is True:
         return None if upstream is None else cost + upstream
     # Nothing to pay here and something there: whose key was used is not said.
     return None if not cost and upstream and "is_byok" not in counts else cost
+
+
+def _dollars(value: object) -> Decimal | None:
+    amount = as_amount(value)
+    return amount if amount is not None and amount <= _MOST else None

@@ -49,6 +49,7 @@ _HEADERS = (
     ("llm_provider-retry-after-ms", "ms"),
     ("llm_provider-retry-after", ""),
 )
+_LONGEST_NAME = 100  # of such a header
 _RESETS = re.compile(r"(?:[\w-]+-)?ratelimit-(?:reset(?:-[\w-]+)?|[\w-]+-reset)")
 
 
@@ -58,7 +59,7 @@ def read_wait(said: object, now: datetime) -> timedelta | None:
     number = as_amount(text)
     try:
         wait = _text(text, now) if number is None else _number(number, now)
-    except (ValueError, OverflowError):  # of a date far away too
+    except (ValueError, ArithmeticError):  # of a date far away too, and of a number that no Decimal holds
         return None
     return wait if timedelta(0) <= wait <= _LONGEST else None
 
@@ -93,10 +94,15 @@ def _retries(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _reset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     """Return when the limits are reset that are used up, or else when all are."""
-    resets = {name.lower(): read_wait(sent, now) for name, sent in headers.items() if _RESETS.fullmatch(name.lower())}
+    resets = {name.lower(): read_wait(sent, now) for name, sent in headers.items() if _is_reset(name)}
     known = {name: wait for name, wait in resets.items() if wait is not None}
     used_up = [wait for name, wait in known.items() if headers.get(name.replace("reset", "remaining")) == "0"]
     return max(used_up or known.values(), default=None)
+
+
+def _is_reset(name: str) -> bool:
+    # In a longer name, the search would take the square of its length.
+    return len(name) <= _LONGEST_NAME and _RESETS.fullmatch(name.lower()) is not None
 
 
 def _now(headers: Mapping[str, str]) -> datetime:

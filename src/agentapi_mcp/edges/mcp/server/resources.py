@@ -39,6 +39,7 @@ CATALOGUE_URI = "agentapi://catalog/agents"
 JSON = "application/json"
 MARKDOWN = "text/markdown"
 
+_LONGEST_URI = 16_000  # characters, of which up to twelve stand for one of a query; to decode megabytes takes seconds
 _PART_BYTES = 1_000_000
 _PART_MESSAGES = 500
 _TRANSCRIPT = re.compile(r"agentapi://chat/sessions/([0-9A-Za-z-]{1,36})/transcript(\.json)?(?:\?cursor=([^&#]+))?")
@@ -59,7 +60,7 @@ class TranscriptReference:
 
 def parse_transcript_uri(uri: str) -> TranscriptReference | None:
     """Parse a transcript URI; None if it is not one."""
-    match = _TRANSCRIPT.fullmatch(uri)
+    match = None if len(uri) > _LONGEST_URI else _TRANSCRIPT.fullmatch(uri)
     if match is None:
         return None
     with suppress(InvalidRequestError):
@@ -70,7 +71,7 @@ def parse_transcript_uri(uri: str) -> TranscriptReference | None:
 
 def parse_sessions_uri(uri: str) -> dict[str, str] | None:
     """Parse the URI of a page of sessions into `query` and `cursor`; None if it is not one."""
-    match = _SESSIONS.fullmatch(uri)
+    match = None if len(uri) > _LONGEST_URI else _SESSIONS.fullmatch(uri)
     if match is None:
         return None
     pairs = parse_qsl(match[1] or "", keep_blank_values=True)
