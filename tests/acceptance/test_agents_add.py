@@ -311,12 +311,24 @@ async def test_models_are_brought_from_the_providers_list_and_comments_stay(tmp_
         assert names == ["large", "old", "small", "routed"]
 
 
+async def test_the_list_is_asked_for_as_the_agent_is(tmp_path: Path) -> None:
+    """Of a key in a header of its own, and of an address that was pasted whole."""
+    async with Lister() as peer:
+        text = (SYNCED % f"{peer.url}/chat/completions").replace(
+            'api_key = "${HOUSE_KEY}"', 'api_key = "${HOUSE_KEY}"\napi_key_header = "x-api-key"'
+        )
+        (tmp_path / "agents.toml").write_text(text, encoding="utf-8")
+        status, _, err = await run(home_env(tmp_path, HOUSE_KEY=KEY), "models", "sync", "house", "--yes")
+        assert status == 0, err
+        assert agents_in(tmp_path)["house"]["models"][0]["context_window"] == 131072
+
+
 @pytest.mark.parametrize(
     ("name", "more", "status", "said"),
     [
         ("hause", {}, 2, "has no agent 'hause'; there are: house"),
         ("droid", {}, 2, "has no agent 'droid'"),
-        ("other", {}, 3, "(guide) has no list of models"),
+        ("other", {}, 3, "guide has no list of models"),
         ("house", {}, 2, "HOUSE_KEY is not set"),
         ("house", {"HOUSE_KEY": "sk-wr0ng-0123456789"}, 1, "Incorrect API key provided"),
     ],
