@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.access.models import SignInRules
@@ -229,11 +230,16 @@ class ClientPreferences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentHealth:
-    """Last known health of an agent; `checked_at` is None before the first measurement."""
+    """Last known health of an agent; `checked_at` is None before the first measurement.
+
+    `fault` and `next_step` are known of a check that was just made for `doctor`; they are not stored.
+    """
 
     status: HealthStatus = HealthStatus.UNKNOWN
     checked_at: datetime | None = None
     last_error: str | None = None
+    fault: BackendFault | None = None
+    next_step: str | None = None
     consecutive_failures: int = 0
 
 
