@@ -125,8 +125,9 @@ SERVERS: dict[str, tuple[Ways, ...]] = {
                 "path": Refusal(
                     status=200,
                     body={"error": "Unexpected endpoint or method. (POST /chat/completions)"},
-                    fault=BackendFault.UPSTREAM,
+                    fault=BackendFault.NOT_FOUND,
                     says="Unexpected endpoint or method",
+                    hint="check base_url, which often ends in /v1",
                     options={"base_url": "{origin}"},
                 ),
                 "model": Refusal(

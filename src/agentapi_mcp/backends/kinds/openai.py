@@ -42,6 +42,10 @@ _HINTS = {
     "max_completion_tokens": (
         'The operator can set max_tokens_parameter = "max_completion_tokens" in the agent\'s options.'
     ),
+    **dict.fromkeys(
+        ("'temperature' does not support", "'temperature' is not supported"),
+        'Leave temperature out. The operator can set omit_parameters = ["temperature"] in the agent\'s options.',
+    ),
 }
 _PROVIDERS = {
     "openrouter.ai": "openrouter",

@@ -158,6 +158,7 @@ _BY_WORDS = (
         rf"{_A_MODEL} (?:(?:is|was|does|has|have|been|id) )*not (?:found|exist|supported|available)\b",
         rf"{_A_MODEL} doesn'?t exist",
         rf"{_A_MODEL} (?:(?:is|was|has|been) )*(?:decommissioned|deprecated|retired|shut down|unknown)\b",
+        r"unexpected endpoint or method",  # LM Studio's 200 for an address that it does not have
         r"not a valid model|(?:unknown|invalid|unsupported|no such) model\b|404 (?:not[ _]found|page not found)",
     ),
     _words(
