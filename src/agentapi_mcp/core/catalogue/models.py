@@ -245,7 +245,7 @@ class AgentHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTraffic:
-    """Latency and cost of an agent's recent completed turns; None when there were none."""
+    """An agent's recent turns: how many, how many of them failed, and latency and cost of the others, None if unknown."""
 
     turns: int = 0
     failures: int = 0
