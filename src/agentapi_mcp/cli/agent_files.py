@@ -121,10 +121,22 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
     secrets = [*secrets_of(keyed), *([key.get_secret_value()] if key is not None else [])]
     if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run)):
         return
-    print_err(f'Wrote {path}. `agentapi-mcp chat --agent {name} "Say hello."` asks it; a running server has it in 2 s.')
+    _tell_next(agent, path, is_entered=is_entered)
     if is_entered and key is not None and variable is not None:
         has_master_key = any((settings.master_key, settings.master_key_file, settings.master_key_command))
         entered(EnteredKey(provider_name, variable, key, has_master_key))
+
+
+def _tell_next(agent: NewAgent, path: Path, *, is_entered: bool) -> None:
+    """Say how to ask a new agent, and what its provider's list could not tell."""
+    is_in_environment = agent.key_variable is not None and not is_entered
+    needs = f", if it was started with {agent.key_variable}" if is_in_environment else ""
+    said = f'Wrote {path}. `agentapi-mcp chat --agent {agent.name} "Say hello."` asks it'
+    print_err(f"{said}; a running server has it in 2 s{needs}.")
+    if is_in_environment:
+        print_err(f"`agentapi-mcp connect --env {agent.key_variable}` hands the key on to your clients.")
+    if agent.provider.remark is not None:
+        print_err(agent.provider.remark)
 
 
 async def remove_agent(name: str, *, yes: bool, dry_run: bool) -> None:
@@ -193,9 +205,9 @@ async def _chosen_models(
     """Return the models to declare, the default one first."""
     if provider.base_url is None or options.force:  # deployments, which no list tells; or a provider that is not asked
         named = options.models or tuple(each for each in (provider.default_model,) if each is not None)
-        if not named:
-            raise InvalidRequestError("Say which model, as the provider names it: --model NAME.")
-        return [OfferedModel(model_id=each) for each in named]
+        if not named and not sys.stdin.isatty():
+            raise InvalidRequestError("Say which model, or which deployment, as the provider names it: --model NAME.")
+        return [OfferedModel(model_id=each) for each in named or [click.prompt("Model, or deployment", err=True)]]
     asked = {"base_url": base_url, "api_key": key and key.get_secret_value(), "provider": options.provider}
     offered = {each.model_id: each for each in await _offered(provider, asked, environ)}
     for model in options.models:

@@ -245,7 +245,7 @@ class AgentHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTraffic:
-    """An agent's recent turns: how many, how many of them failed, and latency and cost of the others, None if unknown."""
+    """An agent's recent turns, how many of them failed, and latency and cost of the others; None if unknown."""
 
     turns: int = 0
     failures: int = 0
