@@ -100,15 +100,10 @@ async def test_an_agent_is_tried_shown_and_written_with_comments_and_taken_out_a
     assert status == 0, err
     text = (tmp_path / "agents.toml").read_text(encoding="utf-8")
     assert text.startswith(OWN)
-    assert KEY not in text + out + err
-    assert "sk-inline-0123456789" not in out + err
+    assert (KEY in text + out + err, "sk-inline-0123456789" in out + err) == (False, False)
     assert "\n+[agents.openai]\n" in out
     assert re.search(r"\[agents\.openai\]\n# OpenAI, by `agentapi-mcp agents add`; docs/.* explains each key\.\n", text)
-    told = (
-        "in 2 s, if it was started with OPENAI_API_KEY.",
-        "`agentapi-mcp connect --env OPENAI_API_KEY` hands the key on",
-    )
-    assert [each in err for each in told] == [True, True], err
+    assert re.search(r"if it was started with OPENAI_API_KEY\.\n`agentapi-mcp connect --env OPENAI_API_KEY` hands", err)
     agent = agents_in(tmp_path)["openai"]
     assert agent["options"] == {"base_url": peer.url, "api_key": "${OPENAI_API_KEY}", "provider": "openai"}
     assert agent["default_model"] == "maker/large"
