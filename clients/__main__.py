@@ -100,8 +100,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="how long a second is: 0.1 for tenths")
     parser.add_argument("--trials", type=_names, help=f"only these, with commas between: {', '.join(TRIALS)}")
     given = parser.parse_args(words)
-    if unknown := [name for name in given.trials or [] if name not in TRIALS]:
-        parser.error(f"there is no trial {', '.join(unknown)}; there are: {', '.join(TRIALS)}")
+    trials: list[str] = given.trials or []
+    if absent := [name for name in trials if name not in TRIALS]:
+        parser.error(f"there is no trial {', '.join(absent)}; there are: {', '.join(TRIALS)}")
     if unknown := [name for name in given.clients if name not in everyone]:
         parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(everyone)}")
     return given

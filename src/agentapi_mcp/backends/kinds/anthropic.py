@@ -13,7 +13,7 @@ from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, bui
 from agentapi_mcp.backends.wire.options import ApiUrl, HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_list, as_object
+from agentapi_mcp.base.json_values import as_object, is_list
 from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import BackendHost, Capability
@@ -101,9 +101,9 @@ class AnthropicBackend:
     async def _listed(self, most: int, within: timedelta) -> Sequence[object]:
         path = f"/v1/models?limit={most}"
         models = as_object(await self._api.get(path, self._headers(), self._faults, within=within)).get("data")
-        if not isinstance(models, list):
+        if not is_list(models):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
-        return as_list(models)
+        return models
 
     def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
         key = own or self._options.api_key
