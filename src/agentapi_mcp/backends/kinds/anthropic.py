@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
@@ -16,7 +17,7 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object, is_list
 from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
-from agentapi_mcp.core.backends.ports import BackendHost, Capability
+from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {BackendFault.RATE_LIMIT: HealthStatus.DEGRADED}
@@ -46,7 +47,7 @@ def create(options: Mapping[str, object], host: BackendHost) -> "AnthropicBacken
     return AnthropicBackend(read_options(AnthropicOptions, options), host)
 
 
-class AnthropicBackend:
+class AnthropicBackend(ModelLister):
     """One agent behind the Messages API."""
 
     def __init__(self, options: AnthropicOptions, host: BackendHost) -> None:
@@ -91,6 +92,7 @@ class AnthropicBackend:
 
         return await measure(self._clock, probe, _STATUSES)
 
+    @override
     async def list_models(self, *, within: timedelta) -> Sequence[object]:
         """Return the newest thousand entries of `/v1/models`."""
         return await self._listed(1000, within)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.chat_completions import (
@@ -29,7 +30,7 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
-from agentapi_mcp.core.backends.ports import BackendHost, Capability
+from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {
@@ -106,7 +107,7 @@ def create(options: Mapping[str, object], host: BackendHost) -> "OpenAIBackend":
     return OpenAIBackend(read_options(OpenAIOptions, options), host)
 
 
-class OpenAIBackend:
+class OpenAIBackend(ModelLister):
     """One agent behind Chat Completions."""
 
     def __init__(self, options: OpenAIOptions, host: BackendHost) -> None:
@@ -182,6 +183,7 @@ class OpenAIBackend:
 
         return await measure(self._clock, probe, _STATUSES)
 
+    @override
     async def list_models(self, *, within: timedelta) -> Sequence[object]:
         """Return the entries of `/models`."""
         return as_list(as_object(await self._get(self._models, within)).get("data"))
