@@ -72,7 +72,7 @@ def _words(failed: BaseException) -> str:
 async def _main(given: argparse.Namespace) -> bool:
     everyone: dict[str, Prompted | Plain] = {**PROMPTED, **PLAIN}
     names: list[str] = given.clients or list(everyone)
-    trials: list[str] = given.trials.split(",") if given.trials else list(TRIALS)
+    trials: list[str] = given.trials or list(TRIALS)
     print(f"{platform.platform()}, {os.cpu_count()} CPUs; an answer of 90 words takes {90 * given.scale:g} s\n")
     print("| client | version | transport |" + "".join(f" {name} |" for name in trials))
     print("|---|---|---|" + "---|" * len(trials), flush=True)
@@ -88,17 +88,25 @@ async def _main(given: argparse.Namespace) -> bool:
     return sound
 
 
-def _parse() -> argparse.Namespace:
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Read the words of the command line, and refuse a client or a trial that there is not."""
     everyone = [*PROMPTED, *PLAIN]
     parser = argparse.ArgumentParser(prog="python -m clients", description="Try real clients with a fake model.")
     parser.add_argument("clients", metavar="CLIENT", nargs="*", help=f"one of: {', '.join(everyone)}")
     parser.add_argument("--scale", type=float, default=1.0, help="how long a second is: 0.1 for tenths")
-    parser.add_argument("--trials", help=f"only these, with commas between: {', '.join(TRIALS)}")
-    given = parser.parse_args()
+    parser.add_argument("--trials", type=_names, help=f"only these, with commas between: {', '.join(TRIALS)}")
+    given = parser.parse_args(words)
+    trials: list[str] = given.trials or []
+    if absent := [name for name in trials if name not in TRIALS]:
+        parser.error(f"there is no trial {', '.join(absent)}; there are: {', '.join(TRIALS)}")
     if unknown := [name for name in given.clients if name not in everyone]:
         parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(everyone)}")
     return given
 
 
 if __name__ == "__main__":
-    sys.exit(0 if asyncio.run(_main(_parse())) else 1)
+    sys.exit(0 if asyncio.run(_main(parse())) else 1)

@@ -100,10 +100,10 @@ async def test_an_agent_is_tried_shown_and_written_with_comments_and_taken_out_a
     assert status == 0, err
     text = (tmp_path / "agents.toml").read_text(encoding="utf-8")
     assert text.startswith(OWN)
-    assert KEY not in text + out + err
-    assert "sk-inline-0123456789" not in out + err
+    assert (KEY in text + out + err, "sk-inline-0123456789" in out + err) == (False, False)
     assert "\n+[agents.openai]\n" in out
     assert re.search(r"\[agents\.openai\]\n# OpenAI, by `agentapi-mcp agents add`; docs/.* explains each key\.\n", text)
+    assert re.search(r"if it was started with OPENAI_API_KEY\.\n`agentapi-mcp connect --env OPENAI_API_KEY` hands", err)
     agent = agents_in(tmp_path)["openai"]
     assert agent["options"] == {"base_url": peer.url, "api_key": "${OPENAI_API_KEY}", "provider": "openai"}
     assert agent["default_model"] == "maker/large"
@@ -159,7 +159,10 @@ async def test_a_server_of_this_machine_needs_no_key_and_gives_all_of_its_models
         agent = agents_in(tmp_path)["my.box"]
         assert [each["name"] for each in agent["models"]] == ["small", "maker/large", "routed"]
         assert ["prices" in each for each in agent["models"]] == [False, True, False]
-        assert "api_key" not in agent["options"]
+        more = {"idle_timeout_seconds": 600, "stops_billing": True}
+        assert agent["options"] == {"base_url": peer.url, "provider": "ollama"} | more
+        assert "set context_window of each model" in err
+        assert "a running server has it in 2 s.\n" in err
         here = Provider(title="Here", base_url=peer.url)
         assert await agent_files.state_of(here, {}) == f"answers at {peer.url}: small, maker/large, routed"
         peer.models = []
@@ -214,6 +217,21 @@ async def test_a_key_that_was_entered_is_sealed_where_there_is_a_master_key(seed
         status, out, _ = await run(env, "agents", "list", "--json")
         mine = next(agent for agent in json.loads(out) if agent["name"] == "mistral")
         assert mine["missing"] == []
+
+
+async def test_a_deployment_is_asked_for_since_no_list_tells_it(tmp_path: Path) -> None:
+    async with Lister() as peer:
+
+        def act(person: Terminal) -> int:
+            person.until("Model, or deployment: ")
+            person.type("our-gpt\r")
+            return person.leave()
+
+        env = home_env(tmp_path, AZURE_OPENAI_API_KEY=KEY)
+        peer.key = None  # Azure's own header is no matter here
+        status, seen = await at(env, act, "add", "azure", "--base-url", peer.url, "--yes")
+    assert status == 0, seen
+    assert agents_in(tmp_path)["azure"]["default_model"] == "our-gpt"
 
 
 async def test_a_person_may_say_no(tmp_path: Path) -> None:
@@ -311,12 +329,24 @@ async def test_models_are_brought_from_the_providers_list_and_comments_stay(tmp_
         assert names == ["large", "old", "small", "routed"]
 
 
+async def test_the_list_is_asked_for_as_the_agent_is(tmp_path: Path) -> None:
+    """Of a key in a header of its own, and of an address that was pasted whole."""
+    async with Lister() as peer:
+        text = (SYNCED % f"{peer.url}/chat/completions").replace(
+            'api_key = "${HOUSE_KEY}"', 'api_key = "${HOUSE_KEY}"\napi_key_header = "x-api-key"'
+        )
+        (tmp_path / "agents.toml").write_text(text, encoding="utf-8")
+        status, _, err = await run(home_env(tmp_path, HOUSE_KEY=KEY), "models", "sync", "house", "--yes")
+        assert status == 0, err
+        assert agents_in(tmp_path)["house"]["models"][0]["context_window"] == 131072
+
+
 @pytest.mark.parametrize(
     ("name", "more", "status", "said"),
     [
         ("hause", {}, 2, "has no agent 'hause'; there are: house"),
         ("droid", {}, 2, "has no agent 'droid'"),
-        ("other", {}, 3, "(guide) has no list of models"),
+        ("other", {}, 3, "guide has no list of models"),
         ("house", {}, 2, "HOUSE_KEY is not set"),
         ("house", {"HOUSE_KEY": "sk-wr0ng-0123456789"}, 1, "Incorrect API key provided"),
     ],

@@ -73,6 +73,7 @@ async def test_a_client_is_connected_once_and_disconnected_without_a_trace(
     status, out, err = await run(env, "connect", client)
     assert (status, out) == (0, ""), err
     assert "8 tools; agents that can be used: guide" in err
+    assert "; with --env OPENROUTER_API_KEY also droid, in " in err
     assert "Not handed on of what is set here: AGENTAPI_POSTGRES_LINGER_SECONDS, OPENROUTER_API_KEY." in err
     entry = entry_in(client, path)
     assert env_of(entry) == {"AGENTAPI_HOME": str(edge_home)}

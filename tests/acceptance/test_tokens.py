@@ -73,6 +73,12 @@ async def test_a_token_shows_which_toolsets_its_clients_see(edge_home: Path) -> 
     assert (usual, row) == ("the server's", "admin core")
     status, _, err = await run(env, "tokens", "create", "x", "--toolset", "nothing")
     assert (status, "'core', 'admin', 'preferences'" in err) == (2, True)
+    said = "may call no tool of the toolset admin, which needs --scope admin"
+    status, _, err = await run(env, "tokens", "create", f"{name} idle", *chosen)
+    assert (status, said in err, "toolset core" in err) == (0, True, False), err
+    scopes = ("--scope", "read", "--scope", "admin")
+    status, _, err = await run(env, "tokens", "create", f"{name} able", *chosen, *scopes)
+    assert (status, "may call no tool" in err) == (0, False), err
 
 
 async def test_a_token_that_reads_only_makes_no_more_of_an_open_server(edge_home: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from clients.__main__ import parse
 from clients.programs import PROMPTED
 
 from tests.support import npm_peers
@@ -45,3 +46,10 @@ def test_every_python_client_has_a_lock_of_its_own() -> None:
         text = lock.read_text()
         assert "--hash=sha256:" in text
         assert "http" not in re.sub(r"^[\w-]*http[\w-]*==", "", text, flags=re.MULTILINE), lock
+
+
+def test_a_trial_that_there_is_not_is_refused_before_anything_is_started(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["codex", "--trials", "chat, first turn"]).trials == ["chat", "first turn"]
+    with pytest.raises(SystemExit):
+        parse(["codex", "--trials", "chat stop"])
+    assert "there is no trial chat stop; there are: first turn, chat," in capsys.readouterr().err

@@ -54,6 +54,11 @@ def own_lines(markdown: str) -> list[str]:
     return [line for line in markdown.splitlines() if line and not line.startswith(">")]
 
 
+def test_one_message_is_one() -> None:
+    said = [render_markdown(Transcript(replace(a_session(), message_count=count), (), None)) for count in (0, 1, 2)]
+    assert [text.rpartition(", ")[2].strip() for text in said] == ["0 messages.", "1 message.", "2 messages."]
+
+
 @given(st.lists(st.text() | st.sampled_from(["#", "```", "~~~", "<!--", "<pre>", "---", FORGED]), max_size=6))
 @example([FORGED])
 @example(["```", FORGED])

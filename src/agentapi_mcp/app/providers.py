@@ -11,15 +11,12 @@ from pathlib import Path
 from agentapi_mcp.app.backend_host import ProcessBackendHost
 from agentapi_mcp.app.build import build_backend
 from agentapi_mcp.app.database import home_of
-from agentapi_mcp.backends.registry import names
-from agentapi_mcp.backends.wire.api import HttpApi
-from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.options import HttpOptions, read_options
-from agentapi_mcp.backends.wire.redaction import Redactor
+from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.base.clock import SystemClock
-from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.base.json_values import as_count, as_object, is_list, is_object
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.json_values import as_count, as_object, is_object
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import ModelLister
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, load_catalogue
@@ -67,29 +64,24 @@ def packaged_agents() -> frozenset[str]:
 
 
 async def offered_models(
-    backend: str, base_url: str, key: str | None, environ: Mapping[str, str], *, within: timedelta = _PATIENCE
+    backend: str, options: Mapping[str, object], environ: Mapping[str, str], *, within: timedelta = _PATIENCE
 ) -> tuple[OfferedModel, ...]:
-    """Ask a provider for its models; one whose id cannot be written is left out, and an implausible number is unknown.
+    """Ask the provider of an agent with these options for its models, in the way in which the agent is asked.
+
+    One whose id cannot be written is left out, and an implausible number is unknown.
 
     Raises:
         BackendError: it did not answer, refused the key, or has no list of models there.
-        ConfigurationError: the base URL is wrong.
+        ConfigurationError: an option is wrong, or the backend knows no list.
     """
-    options = read_options(HttpOptions, {"base_url": base_url})
-    secrets = () if key is None else (key,)
-    faults = FaultReader(provider="The provider", redactor=Redactor(secrets))
     async with _open_host(environ) as host:
-        if backend == "anthropic":
-            headers = {"anthropic-version": "2023-06-01"}
-            headers |= {} if key is None else {"x-api-key": key}
-            found = await HttpApi(options, host).get("/v1/models?limit=1000", headers, faults, within=within)
-        else:
-            headers = {} if key is None else {"authorization": f"Bearer {key}"}
-            found = await HttpApi(options, host).get("/models", headers, faults, within=within)
-    models = as_object(found).get("data")
-    if not is_list(models):
-        raise BackendError(BackendFault.BAD_REPLY, f"There is no list of models below {options.base_url}.")
-    read = (_model(as_object(each)) for each in models)
+        agent = create(backend, options, host)
+        try:
+            if not isinstance(agent, ModelLister):
+                raise ConfigurationError(f"The backend {backend} has no list of models to read.")
+            read = [_model(as_object(each)) for each in await agent.list_models(within=within)]
+        finally:
+            await agent.aclose()
     return tuple(model for model in read if model.model_id)
 
 

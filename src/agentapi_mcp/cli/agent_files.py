@@ -65,13 +65,19 @@ async def show_providers() -> None:
 
 async def state_of(provider: Provider, environ: Mapping[str, str]) -> str:
     """Say whether a provider's key is set, or whether a server of this machine answers."""
-    if provider.is_local and provider.base_url is not None:
-        try:
-            models = await offered_models(provider.backend, provider.base_url, None, environ, within=_LOOK)
-        except BackendError:
-            return f"does not answer at {provider.base_url}"
-        return f"answers at {provider.base_url}: {listed([each.model_id for each in models[:5]]) or 'no model'}"
-    return f"{provider.key_variable} is {'set' if environ.get(provider.key_variable or '') else 'not set'}"
+    key = environ.get(provider.key_variable or "")
+    of_key = f"{provider.key_variable} is {'set' if key else 'not set'}" if provider.key_variable else ""
+    if not provider.is_local or provider.base_url is None:
+        return of_key
+    options = {"base_url": provider.base_url, "api_key": key}
+    try:
+        models = await offered_models(provider.backend, options, environ, within=_LOOK)
+    except BackendError as exc:
+        if exc.fault in {BackendFault.AUTH, BackendFault.PERMISSION}:
+            lacks = f"refuses {provider.key_variable}" if key else "wants a key"
+            return f"answers at {provider.base_url}, and {lacks}" + (f": {of_key}" if of_key and not key else "")
+        return f"does not answer at {provider.base_url}"
+    return f"answers at {provider.base_url}: {listed([each.model_id for each in models[:5]]) or 'no model'}"
 
 
 async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) -> None:
@@ -115,10 +121,22 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
     secrets = [*secrets_of(keyed), *([key.get_secret_value()] if key is not None else [])]
     if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run)):
         return
-    print_err(f'Wrote {path}. `agentapi-mcp chat --agent {name} "Say hello."` asks it; a running server has it in 2 s.')
+    _tell_next(agent, path, is_entered=is_entered)
     if is_entered and key is not None and variable is not None:
         has_master_key = any((settings.master_key, settings.master_key_file, settings.master_key_command))
         entered(EnteredKey(provider_name, variable, key, has_master_key))
+
+
+def _tell_next(agent: NewAgent, path: Path, *, is_entered: bool) -> None:
+    """Say how to ask a new agent, and what its provider's list could not tell."""
+    is_in_environment = agent.key_variable is not None and not is_entered
+    needs = f", if it was started with {agent.key_variable}" if is_in_environment else ""
+    said = f'Wrote {path}. `agentapi-mcp chat --agent {agent.name} "Say hello."` asks it'
+    print_err(f"{said}; a running server has it in 2 s{needs}.")
+    if is_in_environment:
+        print_err(f"`agentapi-mcp connect --env {agent.key_variable}` hands the key on to your clients.")
+    if agent.provider.remark is not None:
+        print_err(agent.provider.remark)
 
 
 async def remove_agent(name: str, *, yes: bool, dry_run: bool) -> None:
@@ -187,10 +205,11 @@ async def _chosen_models(
     """Return the models to declare, the default one first."""
     if provider.base_url is None or options.force:  # deployments, which no list tells; or a provider that is not asked
         named = options.models or tuple(each for each in (provider.default_model,) if each is not None)
-        if not named:
-            raise InvalidRequestError("Say which model, as the provider names it: --model NAME.")
-        return [OfferedModel(model_id=each) for each in named]
-    offered = {each.model_id: each for each in await _offered(provider, base_url, key, environ)}
+        if not named and not sys.stdin.isatty():
+            raise InvalidRequestError("Say which model, or which deployment, as the provider names it: --model NAME.")
+        return [OfferedModel(model_id=each) for each in named or [click.prompt("Model, or deployment", err=True)]]
+    asked = {"base_url": base_url, "api_key": key and key.get_secret_value(), "provider": options.provider}
+    offered = {each.model_id: each for each in await _offered(provider, asked, environ)}
     for model in options.models:
         if model not in offered:
             close = get_close_matches(model, offered, 5, 0.4) or list(offered)[:_SHOWN_MODELS]
@@ -203,14 +222,12 @@ async def _chosen_models(
 
 
 async def _offered(
-    provider: Provider, base_url: str, key: SecretStr | None, environ: Mapping[str, str]
+    provider: Provider, asked: Mapping[str, object], environ: Mapping[str, str]
 ) -> Sequence[OfferedModel]:
     try:
-        return await offered_models(
-            provider.backend, base_url, None if key is None else key.get_secret_value(), environ
-        )
+        return await offered_models(provider.backend, asked, environ)
     except BackendError as exc:
-        if exc.fault is BackendFault.AUTH and key is None and provider.key_variable:
+        if exc.fault is BackendFault.AUTH and asked["api_key"] is None and provider.key_variable:
             exc.add_note(f"Set {provider.key_variable}.")
         elif provider.is_local:
             exc.add_note(f"Start {provider.title}, or say --base-url where it listens elsewhere.")

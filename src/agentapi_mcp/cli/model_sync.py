@@ -15,7 +15,6 @@ from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.settings import environment, load_settings
 
-_LISTING = ("openai", "anthropic")
 _MOST_NEW = 500
 
 
@@ -54,14 +53,9 @@ async def sync_models(name: str, *, adds_all: bool, yes: bool, dry_run: bool) ->
 
 
 async def _offered(agent: AgentDeclaration, environ: Mapping[str, str]) -> Sequence[OfferedModel]:
-    options = agent.options
-    if agent.backend not in _LISTING or options.get("auth") == "google":
-        raise ConfigurationError(f"The backend of {agent.name} ({agent.backend}) has no list of models to read.")
     if agent.missing:
         raise InvalidRequestError(f"{'; '.join(agent.missing)}: the provider's list cannot be read without it.")
-    base_url = str(options.get("base_url") or "https://api.anthropic.com")
-    key = options.get("api_key")
-    return await offered_models(agent.backend, base_url, str(key) if key else None, environ)
+    return await offered_models(agent.backend, agent.options, environ)
 
 
 def _change(agent: AgentDeclaration, model: Mapping[str, object], found: OfferedModel | None) -> dict[str, object]:

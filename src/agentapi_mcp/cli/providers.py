@@ -10,8 +10,8 @@ from pydantic import SecretStr
 class Provider:
     """A provider of models; without a base URL, everyone has an own one, and models are the user's deployments.
 
-    A default model is taken only where the provider's own list has it. `options` are those without which the provider
-    refuses requests.
+    A default model is taken only where the provider's own list has it. `options` are those that the provider needs, and
+    `remark` is what its list cannot tell.
     """
 
     title: str
@@ -21,6 +21,7 @@ class Provider:
     default_model: str | None = None
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     page: str = "docs/backends/openai.md"
+    remark: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -38,6 +39,9 @@ class EnteredKey:
     has_master_key: bool
 
 
+# The first answer waits until the model is loaded.
+_LOADS_AT_FIRST: Mapping[str, object] = {"idle_timeout_seconds": 600}
+_UNBILLED: Mapping[str, object] = {"stops_billing": True}  # nobody bills it, and it stops when the connection closes
 PROVIDERS: dict[str, Provider] = {
     "anthropic": Provider(
         title="Anthropic",
@@ -79,9 +83,17 @@ PROVIDERS: dict[str, Provider] = {
         page="docs/providers/litellm.md",
     ),
     "llamacpp": Provider(
-        title="llama.cpp", base_url="http://127.0.0.1:8080/v1", page="docs/how-to/add-a-local-model.md"
+        title="llama.cpp",
+        base_url="http://127.0.0.1:8080/v1",
+        options=_UNBILLED,
+        page="docs/how-to/add-a-local-model.md",
     ),
-    "lmstudio": Provider(title="LM Studio", base_url="http://127.0.0.1:1234/v1", page="docs/providers/lmstudio.md"),
+    "lmstudio": Provider(
+        title="LM Studio",
+        base_url="http://127.0.0.1:1234/v1",
+        options={**_LOADS_AT_FIRST, **_UNBILLED},
+        page="docs/providers/lmstudio.md",
+    ),
     "mistral": Provider(
         title="Mistral",
         base_url="https://api.mistral.ai/v1",
@@ -89,7 +101,16 @@ PROVIDERS: dict[str, Provider] = {
         options={"include_usage": False},
         page="docs/providers/mistral.md",
     ),
-    "ollama": Provider(title="Ollama", base_url="http://127.0.0.1:11434/v1", page="docs/providers/ollama.md"),
+    "ollama": Provider(
+        title="Ollama",
+        base_url="http://127.0.0.1:11434/v1",
+        options={**_LOADS_AT_FIRST, **_UNBILLED},
+        page="docs/providers/ollama.md",
+        remark=(
+            "Ollama cuts a longer conversation to its own context length and says nothing: set context_window of each "
+            "model to that length (docs/providers/ollama.md)."
+        ),
+    ),
     "openai": Provider(
         title="OpenAI",
         base_url="https://api.openai.com/v1",
@@ -103,5 +124,7 @@ PROVIDERS: dict[str, Provider] = {
         default_model="google/gemini-3.5-flash",
         page="docs/providers/openrouter.md",
     ),
-    "vllm": Provider(title="vLLM", base_url="http://127.0.0.1:8000/v1", page="docs/providers/vllm.md"),
+    "vllm": Provider(
+        title="vLLM", base_url="http://127.0.0.1:8000/v1", options=_UNBILLED, page="docs/providers/vllm.md"
+    ),
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ from agentapi_mcp.settings import VERSION, platform
 _TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
 # What desktop programs get, which read no shell profile: with our own PATH, the trial would prove nothing.
 _MINIMAL_PATHS = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
+_UNSET = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*) is not set\b")
 _INHERITED_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMPDIR")
 
 
@@ -44,7 +46,7 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
         timeout_message = f"it did not answer within {_TRIAL_SECONDS:.0f} s"
         try:
             async with asyncio.timeout(_TRIAL_SECONDS):
-                works, summary = await _probe(client, parameters, log)
+                works, summary = await _probe(client, parameters, log, environ)
         except Exception as exc:  # noqa: BLE001  # any failure of the trial is reported with the server's log
             log.seek(0)
             last = [line for line in log.read().splitlines() if line.strip()][-5:]
@@ -61,7 +63,9 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
     )
 
 
-async def _probe(client: McpClient, parameters: StdioServerParameters, log: TextIO) -> tuple[bool, str]:
+async def _probe(
+    client: McpClient, parameters: StdioServerParameters, log: TextIO, environ: Mapping[str, str]
+) -> tuple[bool, str]:
     """Return whether the server works, with its tools and usable agents, or its error."""
     info = Implementation(name=f"{TRIAL} ({client.title})", version=VERSION)
     async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
@@ -71,7 +75,18 @@ async def _probe(client: McpClient, parameters: StdioServerParameters, log: Text
         except ConfigurationError as exc:
             return False, str(exc)
     ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
-    return True, f"{len(tools)} tools; agents that can be used: {listed(ready)}"
+    return True, f"{len(tools)} tools; agents that can be used: {listed(ready)}{_withheld(agents, environ)}"
+
+
+def _withheld(agents: Sequence[Mapping[str, object]], environ: Mapping[str, str]) -> str:
+    """Say which agents lack a variable that is set here, and so could be handed on."""
+    missing = {str(agent["name"]): _UNSET.findall(" ".join(map(str, as_list(agent["missing"])))) for agent in agents}
+    lacking = {name: [each for each in names if environ.get(each)] for name, names in missing.items()}
+    variables = dict.fromkeys(variable for names in lacking.values() for variable in names)
+    if not variables:
+        return ""
+    options = " ".join(f"--env {variable}" for variable in variables)
+    return f"; with {options} also {listed([name for name, names in lacking.items() if names])}"
 
 
 async def _list_agents(session: Client, cursor: str | None) -> Page[Mapping[str, object]]:

@@ -57,7 +57,8 @@ def _quoted(content: str) -> str:
 def _facts(session: Session) -> str:
     agent = "no agent" if session.agent is None else quoted(session.agent)
     agent = agent if session.model is None else f"{agent} with {quoted(session.model)}"
-    count = "" if session.message_count is None else f", {session.message_count} messages"
+    number = session.message_count
+    count = "" if number is None else f", {number} message{'' if number == 1 else 's'}"
     return f"{agent}, begun {_time(session.created_at)}{count}"
 
 

@@ -12,7 +12,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from agentapi_mcp.backends.wire.connection_faults import Route, fault_of
+from agentapi_mcp.backends.wire.connection_faults import Route, fault_of, refused_by_proxy
 from agentapi_mcp.base.errors import BackendFault
 
 KEY = ConnectionKey("host", 1, is_ssl=False, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None)
@@ -94,6 +94,23 @@ def test_every_error_of_the_system_has_a_meaning(code: int) -> None:
 )
 def test_the_cause_is_named(reason: OSError, said: str) -> None:
     assert str(fault_of(aiohttp.ClientConnectorError(KEY, reason), Route())) == f"The provider {said}"
+
+
+def test_what_the_operator_has_to_mend_is_not_tried_again() -> None:
+    for code in (10, 9, 62, 64, 18):  # OpenSSL's: expired, not valid yet, another host twice, self-signed
+        cause = ssl.SSLCertVerificationError(1, "")
+        cause.verify_code = code
+        error = fault_of(aiohttp.ClientConnectorCertificateError(KEY, cause), Route(is_secure=True))
+        assert (error.fault, error.may_retry) == (BackendFault.CONNECTION, False)
+        assert "trying again" not in error.next_step
+    assert not refused_by_proxy(407, ROUTES[3]).may_retry
+    assert refused_by_proxy(503, ROUTES[3]).may_retry
+
+
+def test_a_port_where_nothing_listens_is_told_as_that() -> None:
+    error = fault_of(aiohttp.ClientConnectorError(KEY, OSError(errno.ECONNREFUSED, "")), Route())
+    assert error.next_step.startswith("Nothing listens at the agent's base URL: start its server")
+    assert "speaks TLS" in fault_of(aiohttp.ServerDisconnectedError(), Route()).next_step
 
 
 def test_causes_that_go_in_a_circle_end() -> None:

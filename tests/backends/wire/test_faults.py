@@ -194,6 +194,7 @@ AZURE = "The response was filtered due to the prompt triggering Azure OpenAI's c
         (403, error("Your input was flagged as unsafe"), BackendFault.CONTENT_POLICY),
         # A model, a key
         (400, error("Model Not Exist"), BackendFault.NOT_FOUND),
+        (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, BackendFault.NOT_FOUND),
         (400, error("acme/x is not a valid model ID"), BackendFault.NOT_FOUND),
         (400, error("The model `x` does not exist or you do not have access to it."), BackendFault.NOT_FOUND),
         (400, error("The model `x-70b` has been decommissioned."), BackendFault.NOT_FOUND),

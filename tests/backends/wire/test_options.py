@@ -1,5 +1,6 @@
 """Options: what is refused, and that a refusal repeats no value."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,5 @@ def test_a_file_of_authorities_must_be_one(content: str | None, tmp_path: Path) 
     assert "s3cret" not in str(caught.value)
     chain, _ = Pair.make().write(tmp_path)
     assert read_options(HttpOptions, BASE | {"ca_file": str(chain)}).ca_file == str(chain)
+    with contextlib.chdir(tmp_path), pytest.raises(ConfigurationError, match="ca_file must be an absolute path"):
+        read_options(HttpOptions, BASE | {"ca_file": chain.name})

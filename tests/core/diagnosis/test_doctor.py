@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.app.doctor import ThisInstallation
 from agentapi_mcp.base.clock import SystemClock
@@ -17,6 +18,7 @@ from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome, DatabaseFact
 from agentapi_mcp.core.diagnosis.ports import Installation
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.faults import POOLER
+from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from tests.conftest import DatabaseUrls
 from tests.support.installations import WELL, FakeInstallation
 from tests.support.peers.account_provider import AccountProviderPeer
@@ -28,6 +30,14 @@ DATABASE_LINE = "export AGENTAPI_DATABASE_URL='postgresql://USER:PASSWORD@HOST:5
 REDIS_LINE = "export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"
 NOT_IN_USE = CheckOutcome.NOT_IN_USE
 PARTS = ["program", "settings", "home", "configuration", "database", "redis", "sign-in"]
+
+
+class Refusing(HttpPeer):
+    """A provider that knows no key."""
+
+    @override
+    async def answer(self, exchange: Exchange, answer: Answer) -> None:
+        await answer.json(401, {"error": {"message": "No such key."}})
 
 
 async def examine(
@@ -75,6 +85,41 @@ async def test_a_question_is_asked_only_on_request_and_leaves_no_session(edge_ho
         assert any("chat" in exchange.path for exchange in peer.exchanges)
     assert checks["answer of droid"].outcome is CheckOutcome.OK
     assert "tokens, $" in checks["answer of droid"].detail
+
+
+@pytest.mark.parametrize(
+    ("base_url", "more", "said", "line"),
+    [
+        ("http://127.0.0.1:9/v1", {}, "refused the connection", '"${EDITOR:-vi}" %s'),
+        ("${MY_URL}", {"MY_URL": "http://127.0.0.1:9/v1"}, "refused the connection", "export MY_URL=..."),
+        ("http://x.example/v1", {"HTTP_PROXY": "http://127.0.0.1:9"}, "Check HTTP_PROXY", "export HTTP_PROXY=..."),
+        ("http://x.example/v1", {"http_proxy": "http://127.0.0.1:9"}, "Check http_proxy", "export http_proxy=..."),
+    ],
+)
+async def test_a_key_is_not_blamed_for_a_provider_that_is_not_reached(
+    base_url: str, more: dict[str, str], said: str, line: str, database_urls: DatabaseUrls, tmp_path: Path
+) -> None:
+    config = tmp_path / "agentapi.toml"
+    options = f'options = {{ base_url = "{base_url}", api_key = "${{MY_KEY}}" }}'
+    config.write_text(f'[agents.mine]\nbackend = "openai"\n{options}\n', encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in more.items():
+            patch.setenv(name, value)
+        checks = await examine_this(settings_on(database_urls.app, tmp_path), {"MY_KEY": "k-0123456789", **more})
+    mine = checks["agent mine"]
+    assert (mine.outcome, mine.advice) == (CheckOutcome.FAULT, (line.replace("%s", str(config)),))
+    assert said in mine.detail
+
+
+async def test_a_key_is_blamed_where_the_provider_refuses_it(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    async with Refusing() as peer:
+        environ = {"OPENROUTER_API_KEY": "sk-wrong", "AGENTAPI_OPENROUTER_BASE_URL": peer.origin}
+        checks = await examine_this(settings_on(database_urls.app, tmp_path), environ)
+        droid = checks["agent droid"]
+        assert (droid.outcome, "Check the agent's API key" in droid.detail) == (CheckOutcome.FAULT, True)
+        assert "export OPENROUTER_API_KEY=..." in droid.advice
+    gone = (await examine_this(settings_on(database_urls.app, tmp_path), environ))["agent droid"]
+    assert gone.advice == ("export AGENTAPI_OPENROUTER_BASE_URL=...",)
 
 
 async def test_an_agent_that_the_operator_declared_is_meant(database_urls: DatabaseUrls, tmp_path: Path) -> None:

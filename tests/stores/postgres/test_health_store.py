@@ -133,13 +133,13 @@ async def test_traffic_is_the_last_200_answers_of_seven_days(database: Database)
         await add_turns(connection, "broken", "failed", 2)
     assert await PostgresHealth(database).traffic() == {
         "droid": AgentTraffic(
-            turns=200,
+            turns=203,
             failures=3,
             latency_p50=timedelta(milliseconds=100),
             latency_p95=timedelta(milliseconds=190),
             cost_p50_usd=Decimal("1.00"),
         ),
-        "broken": AgentTraffic(turns=0, failures=2),
+        "broken": AgentTraffic(turns=2, failures=2),
     }
 
 

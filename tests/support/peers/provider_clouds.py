@@ -98,6 +98,7 @@ _AZURES_V1 = _AZURES | {
         ),
         fault=BackendFault.BAD_REQUEST,
         says="'temperature' does not support 0.5",
+        hint='omit_parameters = ["temperature"]',
         options={"omit_parameters": []},
     ),
 }

@@ -127,6 +127,7 @@ SERVERS: dict[str, tuple[Ways, ...]] = {
                     body={"error": "Unexpected endpoint or method. (POST /chat/completions)"},
                     fault=BackendFault.NOT_FOUND,
                     says="Unexpected endpoint or method",
+                    hint="check base_url, which often ends in /v1",
                     options={"base_url": "{origin}"},
                 ),
                 "model": Refusal(

@@ -1,11 +1,12 @@
 """Anthropic's Messages API, and servers that speak it."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.faults import COMMON_HINTS, FaultReader
@@ -13,10 +14,10 @@ from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, bui
 from agentapi_mcp.backends.wire.options import ApiUrl, HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.base.json_values import as_object, is_list
 from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
-from agentapi_mcp.core.backends.ports import BackendHost, Capability
+from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {BackendFault.RATE_LIMIT: HealthStatus.DEGRADED}
@@ -46,7 +47,7 @@ def create(options: Mapping[str, object], host: BackendHost) -> "AnthropicBacken
     return AnthropicBackend(read_options(AnthropicOptions, options), host)
 
 
-class AnthropicBackend:
+class AnthropicBackend(ModelLister):
     """One agent behind the Messages API."""
 
     def __init__(self, options: AnthropicOptions, host: BackendHost) -> None:
@@ -89,15 +90,24 @@ class AnthropicBackend:
         """List one model, which is free and verifies the key."""
 
         async def probe() -> None:
-            path = "/v1/models?limit=1"
-            page = as_object(await self._api.get(path, self._headers(), self._faults, within=_CHECK_PATIENCE))
-            if not isinstance(page.get("data"), list):
-                raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
+            await self._listed(1, _CHECK_PATIENCE)
 
         return await measure(self._clock, probe, _STATUSES)
 
+    @override
+    async def list_models(self, *, within: timedelta) -> Sequence[object]:
+        """Return the newest thousand entries of `/v1/models`."""
+        return await self._listed(1000, within)
+
     async def aclose(self) -> None:
         """Do nothing: the connections belong to the shared HTTP client."""
+
+    async def _listed(self, most: int, within: timedelta) -> Sequence[object]:
+        path = f"/v1/models?limit={most}"
+        models = as_object(await self._api.get(path, self._headers(), self._faults, within=within)).get("data")
+        if not is_list(models):
+            raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
+        return models
 
     def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
         key = own or self._options.api_key

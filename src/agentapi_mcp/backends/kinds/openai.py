@@ -1,7 +1,7 @@
 """Chat Completions: Azure, OpenRouter, the compatible endpoints of Vertex and Gemini, Ollama, vLLM and others."""
 
 import re
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, nullcontext
 from datetime import timedelta
 from decimal import Decimal
@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.chat_completions import (
@@ -26,10 +27,10 @@ from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.replies import open_answer
 from agentapi_mcp.backends.wire.tokens import Tokens
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
-from agentapi_mcp.core.backends.ports import BackendHost, Capability
+from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {
@@ -97,7 +98,7 @@ def create(options: Mapping[str, object], host: BackendHost) -> "OpenAIBackend":
     return OpenAIBackend(read_options(OpenAIOptions, options), host)
 
 
-class OpenAIBackend:
+class OpenAIBackend(ModelLister):
     """One agent behind Chat Completions."""
 
     def __init__(self, options: OpenAIOptions, host: BackendHost) -> None:
@@ -168,11 +169,16 @@ class OpenAIBackend:
         """Check the key's budget at OpenRouter, or list the models at any other provider."""
 
         async def probe() -> str | None:
-            body = await self._get("/key" if self._is_openrouter else self._models)
+            body = await self._get("/key" if self._is_openrouter else self._models, _CHECK_PATIENCE)
             spent = "The key has no credit left; raise its limit or add credit."
             return spent if self._is_openrouter and _is_spent(body) else None
 
         return await measure(self._clock, probe, _STATUSES)
+
+    @override
+    async def list_models(self, *, within: timedelta) -> Sequence[object]:
+        """Return the entries of `/models`."""
+        return as_list(as_object(await self._get(self._models, within)).get("data"))
 
     async def aclose(self) -> None:
         """Do nothing: the connections belong to the shared HTTP client."""
@@ -187,12 +193,12 @@ class OpenAIBackend:
                 self._tokens.refuse()
             raise
 
-    async def _get(self, path: str) -> object:
+    async def _get(self, path: str, within: timedelta) -> object:
         key = await self._key()
         faults = self._faults.hiding(key)
         with self._noticing_refusals():
             headers = self._headers(key, is_token=self._tokens is not None)
-            body = await self._api.get(path, headers, faults, within=_CHECK_PATIENCE)
+            body = await self._api.get(path, headers, faults, within=within)
         if as_object(body).get("error"):
             error = faults.of_error(body)
             # Whoever has no list says so by the status; this is another address.

@@ -128,7 +128,12 @@ async def measure(
     try:
         error = await probe()
     except BackendError as fault:
-        return HealthCheck(status=statuses.get(fault.fault, HealthStatus.UNHEALTHY), error=str(fault))
+        return HealthCheck(
+            status=statuses.get(fault.fault, HealthStatus.UNHEALTHY),
+            error=str(fault),
+            fault=fault.fault,
+            next_step=fault.next_step,
+        )
     latency = timedelta(seconds=clock.monotonic() - started)
     status = HealthStatus.HEALTHY if error is None else HealthStatus.UNHEALTHY
     return HealthCheck(status=status, error=error, latency=latency)

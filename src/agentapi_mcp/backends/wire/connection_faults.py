@@ -25,9 +25,15 @@ _TWO_LENGTHS = (
 _EXPIRED, _NOT_YET = 10, 9  # OpenSSL's X509_V_ERR_…
 _OTHER_HOST = (62, 64)  # of a name, of an address
 _CERTIFICATES = {
-    _EXPIRED: "has a certificate that has expired.",
-    _NOT_YET: "has a certificate that is not valid yet; check the clock of this machine.",
-    **dict.fromkeys(_OTHER_HOST, "has a certificate of another host than the one in its URL."),
+    _EXPIRED: ("has a certificate that has expired.", "Whoever runs that server has to renew it."),
+    _NOT_YET: ("has a certificate that is not valid yet.", "Check the clock of this machine."),
+    **dict.fromkeys(
+        _OTHER_HOST,
+        (
+            "has a certificate of another host than the one in its URL.",
+            "Set the agent's base URL to a name that its certificate has.",
+        ),
+    ),
 }
 _UNTRUSTED = "has a certificate of no authority that this server trusts."
 _OF_THE_SYSTEM = {
@@ -71,12 +77,14 @@ def fault_of(error: Exception, route: Route) -> BackendError:
 
 def refused_by_proxy(status: int, route: Route) -> BackendError:
     """Tell that the proxy answered instead of the provider."""
-    if status == 407:  # noqa: PLR2004  # Proxy Authentication Required
+    wants_password = status == 407  # noqa: PLR2004  # Proxy Authentication Required
+    if wants_password:
         what = "wants a user name and a password, or refuses those of its URL."
     else:
         what = f"refused to connect to the provider (HTTP {status})."
     step = f"Check the URL in {route.proxy}, or name the provider's host in NO_PROXY. {_OPERATORS}"
-    return BackendError(BackendFault.CONNECTION, f"{route.proxy_name} {what}", next_step=step)
+    retryable = False if wants_password else None
+    return BackendError(BackendFault.CONNECTION, f"{route.proxy_name} {what}", retryable=retryable, next_step=step)
 
 
 def unusable_proxy(scheme: str, source: str) -> BackendError:
@@ -128,14 +136,15 @@ def _unread(message: str, name: str) -> str:
 
 
 def _of_certificate(cause: ssl.SSLCertVerificationError, name: str) -> BackendError:
-    what = _CERTIFICATES.get(getattr(cause, "verify_code", 0))
-    if what is not None:
-        return BackendError(BackendFault.CONNECTION, f"{name} {what}")
+    known = _CERTIFICATES.get(getattr(cause, "verify_code", 0))
+    if known is not None:
+        what, step = known
+        return BackendError(BackendFault.CONNECTION, f"{name} {what}", retryable=False, next_step=step)
     step = (
         "If it is that of your organisation, or of a proxy, name its PEM file as ca_file of the agent, or in "
         f"SSL_CERT_FILE for all; REQUESTS_CA_BUNDLE is not read here. {_OPERATORS}"
     )
-    return BackendError(BackendFault.CONNECTION, f"{name} {_UNTRUSTED}", next_step=step)
+    return BackendError(BackendFault.CONNECTION, f"{name} {_UNTRUSTED}", retryable=False, next_step=step)
 
 
 def _reason(error: Exception) -> str:
@@ -146,16 +155,23 @@ def _reason(error: Exception) -> str:
             return _NO_TLS
         if isinstance(cause, socket.gaierror | UnicodeError):
             return _UNRESOLVED
-        if isinstance(cause, OSError) and cause.errno in _OF_THE_SYSTEM:
-            return _OF_THE_SYSTEM[cause.errno]
+    if (code := _system_error(error)) is not None:
+        return _OF_THE_SYSTEM[code]
     if isinstance(error, aiohttp.ClientConnectorError):
         return "could not be connected to."
     return _NO_ANSWER if isinstance(error, aiohttp.ClientError | OSError) else "could not be asked."
 
 
+def _system_error(error: Exception) -> int | None:
+    codes = (cause.errno for cause in _causes(error) if isinstance(cause, OSError))
+    return next((code for code in codes if code in _OF_THE_SYSTEM), None)
+
+
 def _step(error: Exception, route: Route) -> str | None:
     if route.proxy is not None and _who(error, route) == route.proxy_name:
         return f"Check {route.proxy} and that the proxy runs, or name the provider's host in NO_PROXY. {_OPERATORS}"
+    if _system_error(error) == errno.ECONNREFUSED:
+        return "Nothing listens at the agent's base URL: start its server, or correct the host and the port."
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not route.is_secure:
         return "Try again; if it stays so, check the agent's base URL: a port that speaks TLS wants https://."
     return None

@@ -60,6 +60,8 @@ def _header_name(name: str) -> str:
 
 def _ca_file(path: str) -> str:
     path = str(Path(path).expanduser())
+    if not Path(path).is_absolute():  # a client starts the program in any directory
+        raise ValueError("must be an absolute path")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError as error:  # also what is no certificate

@@ -1,8 +1,9 @@
 """The commands for personal tokens."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from importlib import import_module
 from uuid import UUID
 
 import click
@@ -15,7 +16,7 @@ from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.access.models import PersonalToken
 from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
-from agentapi_mcp.core.identity.principals import TokenScope
+from agentapi_mcp.core.identity.principals import NEEDS, TokenScope
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.presentation.values import moment
@@ -100,6 +101,11 @@ def tokens_create(
             f"The token {made.token.name!r} is not shown again. Until {made.token.expires_at:%Y-%m-%d %H:%M} UTC it "
             f"may: {', '.join(_scopes_of(made.token))}. Send it as Authorization: Bearer."
         )
+        for toolset, scopes_needed in sorted(_refused_toolsets(made.token)):
+            print_err(
+                f"It may call no tool of the toolset {toolset}, which needs --scope {scopes_needed}: its clients see "
+                "them, and are refused."
+            )
 
     run(create, **target)
 
@@ -147,6 +153,15 @@ def _scopes_of(token: PersonalToken) -> list[str]:
 
 def _toolsets_of(token: PersonalToken) -> list[str] | None:
     return None if token.toolsets is None else sorted(token.toolsets)
+
+
+def _refused_toolsets(token: PersonalToken) -> Iterator[tuple[str, str]]:
+    """Name the toolsets of which the scopes allow nothing, each with the scopes that do."""
+    for name in token.toolsets or ():
+        registry = import_module("agentapi_mcp.edges.mcp.tools.registry")  # slow to import
+        needed = {NEEDS[tool.spec.action].scope for tool in registry.find_tools({name})}
+        if needed.isdisjoint(token.scopes):
+            yield name, " or ".join(sorted(needed))
 
 
 def _row_of(token: PersonalToken) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from pydantic import SecretStr
 
+from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.core.identity.principals import Principal
 
@@ -40,10 +41,12 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """Result of a health check; `error` is safe to show. UNKNOWN if there is no free way to check."""
+    """Result of a health check; `error` and `next_step` are safe to show. UNKNOWN if there is no free way to check."""
 
     status: HealthStatus
     error: str | None = None
+    fault: BackendFault | None = None
+    next_step: str | None = None
     latency: timedelta | None = None
 
 

@@ -1,9 +1,10 @@
 """Ports of backends: the interface to implement, and the services of the host."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.backends.events import BackendEvent
@@ -47,6 +48,19 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Release resources that only this backend uses."""
+        ...
+
+
+@runtime_checkable
+class ModelLister(Protocol):
+    """A backend whose provider lists its models."""
+
+    async def list_models(self, *, within: timedelta) -> Sequence[object]:
+        """Return the entries of the provider's own list, as JSON; with the operator's credential, without cost.
+
+        Raises:
+            BackendError: there is no list, or the provider refuses it.
+        """
         ...
 
 

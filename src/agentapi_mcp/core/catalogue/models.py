@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.access.models import SignInRules
@@ -229,17 +230,22 @@ class ClientPreferences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentHealth:
-    """Last known health of an agent; `checked_at` is None before the first measurement."""
+    """Last known health of an agent; `checked_at` is None before the first measurement.
+
+    `fault` and `next_step` are known of a check that was just made for `doctor`; they are not stored.
+    """
 
     status: HealthStatus = HealthStatus.UNKNOWN
     checked_at: datetime | None = None
     last_error: str | None = None
+    fault: BackendFault | None = None
+    next_step: str | None = None
     consecutive_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTraffic:
-    """Latency and cost of an agent's recent completed turns; None when there were none."""
+    """An agent's recent turns, how many of them failed, and latency and cost of the others; None if unknown."""
 
     turns: int = 0
     failures: int = 0

@@ -11,7 +11,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.errors import AgentApiError, sentences
+from agentapi_mcp.base.errors import AgentApiError, BackendFault, sentences
 from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentView
@@ -46,7 +46,10 @@ _ASSIGNMENT = re.compile(r"\bset (AGENTAPI_[A-Z_]+=\w+)")
 _VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
 _UNSET = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*) (?:is not set|is a placeholder)\b")
 _AT_LINE = re.compile(r", line (\d+):")
+_NAME = re.compile(r"\b[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+\b")
 _UNPREFIXED = ("DATABASE_URL", "REDIS_URL")
+# None is a fault that no request met, such as a key without credit.
+_OF_THE_KEY = {None, BackendFault.AUTH, BackendFault.PERMISSION, BackendFault.PAYMENT}
 _PARTS = ("home", "configuration", "database", "redis", "sign-in", "agents")
 
 Report = Callable[[Check], None]
@@ -273,7 +276,8 @@ class _Examination:
         if view.missing:
             return self._unequipped(name, view)
         if view.health.status not in {HealthStatus.HEALTHY, HealthStatus.UNKNOWN}:
-            return fault(name, f"{by}: {view.health.last_error or 'it is not well'}", *self._lines_for(view))
+            said = sentences(view.health.last_error or "it is not well", view.health.next_step or "")
+            return fault(name, f"{by}: {said}", *self._lines_for(view))
         if view.backend_reason is not None:
             return warning(name, f"{by}, since {view.backend_reason}")
         unknown = view.health.status is HealthStatus.UNKNOWN
@@ -291,13 +295,26 @@ class _Examination:
         return None if self.declared is None else self.declared.agents.get(view.name)
 
     def _lines_for(self, view: AgentView) -> Sequence[str]:
-        """Return the commands to change the variables that configure the agent, else to edit the file."""
+        """Return the commands to change the variables that the fault names, or that configure the agent, else the file.
+
+        A key that is set is not at fault where the provider was not reached or failed.
+        """
+        named = [name for name in dict.fromkeys(_NAME.findall(view.health.last_error or "")) if self.environ.get(name)]
+        if named:
+            return [f"export {name}=..." for name in named]
         reached = declaration = self._declaration(view)
         if declaration is not None and declaration.otherwise is not None and declaration.backend != view.backend:
             reached = declaration.otherwise
-        set_here = [name for name in reached.variables if self.environ.get(name)] if reached is not None else []
+        if reached is None:
+            return [self._edit()]
+        set_here = [name for name in reached.variables if self.environ.get(name)]
+        if view.health.fault not in _OF_THE_KEY:
+            set_here = [name for name in set_here if name.endswith("_URL")]
         if set_here:
             return [f"export {name}=..." for name in set_here]
+        is_packaged = self.declared is not None and view.name in self.declared.packaged
+        if is_packaged and isinstance(url := reached.options.get("base_url"), str):
+            return [f"curl -sS -o /dev/null {shlex.quote(url)}"]  # whether this machine reaches it
         return [self._edit()]
 
     def _edit(self) -> str:

@@ -74,7 +74,8 @@ class UnwrittenHealth(HealthStore):
     @override
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
         healthy = check.status is HealthStatus.HEALTHY
-        health = AgentHealth(status=check.status, last_error=None if healthy else check.error)
+        error = None if healthy else check.error
+        health = AgentHealth(status=check.status, last_error=error, fault=check.fault, next_step=check.next_step)
         self._measured[agent_id] = health
         return health
 

@@ -103,7 +103,7 @@ def _health(row: Row) -> AgentHealth:
 
 def _traffic(row: Row) -> AgentTraffic:
     return AgentTraffic(
-        turns=row["turns"],
+        turns=row["turns"] + row["failures"],
         failures=row["failures"],
         latency_p50=from_milliseconds(row["latency_p50"]),
         latency_p95=from_milliseconds(row["latency_p95"]),
