@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 
-import click
 from pydantic import SecretStr
 
 from agentapi_mcp.app.providers import (
@@ -30,6 +29,7 @@ from agentapi_mcp.cli.config_files import FileChangedError, replace_text, text_o
 from agentapi_mcp.cli.config_secrets import difference, secrets_in, secrets_of
 from agentapi_mcp.cli.outputs import table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey, Provider
+from agentapi_mcp.cli.questions import ask_secret, choose, confirm
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.settings import Settings, environment, load_settings
@@ -178,7 +178,7 @@ def _key(provider: Provider, variable: str | None, environ: Mapping[str, str]) -
             f"{variable} is not set here, and nobody can be asked: set it, or say --key-env NAME for another variable. "
             "A key is never an argument, which others on the machine could see."
         )
-    return SecretStr(click.prompt(f"API key of {provider.title}", hide_input=True, err=True)), True
+    return SecretStr(ask_secret(f"API key of {provider.title}")), True
 
 
 async def _chosen_models(
@@ -227,7 +227,7 @@ def _default(provider: Provider, offered: Sequence[str]) -> Sequence[str]:
     if not sys.stdin.isatty():
         raise InvalidRequestError(f"Say which model: --model NAME. {provider.title} has: {shown}.")
     print_err(f"{provider.title} has: {shown}.")
-    return [click.prompt("Model", type=click.Choice(offered), show_choices=False, err=True)]
+    return [choose("Model", offered)]
 
 
 async def _check(block: str, name: str, environ: Mapping[str, str], *, tries: bool) -> None:
@@ -267,7 +267,7 @@ def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence
     if not consent.yes:
         if not sys.stdin.isatty():
             raise InvalidRequestError("Nobody can be asked here whether to write this: say --yes.")
-        if not click.confirm(f"Write {path}?", default=True, err=True):
+        if not confirm(f"Write {path}?"):
             print_err("Nothing was written.")
             return False
     try:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -30,6 +29,7 @@ from agentapi_mcp.cli.known_clients import NAMES, find_client, installed_clients
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient, env_of, is_ours
 from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.outputs import FAILED, explain, print_json
+from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.start_commands import StartCommand, start_command
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.settings import BARE_NAMES, environment, platform
@@ -175,7 +175,7 @@ def _has_consent(names: Sequence[str], options: ConnectOptions) -> bool:
             f"Nobody can be asked here whether to write the files of {listed(list(names))}: say --yes to write them, "
             "--dry-run to see what would change, or name one client."
         )
-    if click.confirm(f"Connect {listed(list(names))}?", default=True, err=True):
+    if confirm(f"Connect {listed(list(names))}?"):
         return True
     print_err("Nothing was written.")
     return False
@@ -419,7 +419,7 @@ def _take_out(config: ConfigFile, text: str, name: str, *, keep: bool) -> None:
 
 def _ask() -> Callable[[str], bool] | None:
     """Return how to ask the user; None if nobody is there."""
-    return partial(click.confirm, default=True, err=True) if sys.stdin.isatty() else None
+    return confirm if sys.stdin.isatty() else None
 
 
 def _paths(environ: Mapping[str, str]) -> dict[str, str]:
