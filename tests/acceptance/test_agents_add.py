@@ -216,6 +216,22 @@ async def test_a_key_that_was_entered_is_sealed_where_there_is_a_master_key(seed
         assert mine["missing"] == []
 
 
+async def test_a_file_with_a_byte_order_mark_keeps_it(tmp_path: Path) -> None:
+    file, text = tmp_path / "agents.toml", "\ufeff" + OWN
+    file.write_text(text, encoding="utf-8")
+    async with Lister(key=None) as peer:
+        env = home_env(tmp_path)
+        for words in (("agents", "add", "vllm", "--base-url", peer.url), ("models", "sync", "vllm", "--all")):
+            status, _, err = await run(env, *words, "--yes")
+            assert (status, file.read_text(encoding="utf-8").startswith(text)) == (0, True), err
+        assert (await run(env, "agents", "remove", "vllm", "--yes"))[0] == 0
+    assert file.read_text(encoding="utf-8") == text
+    file.unlink()
+    file.symlink_to(file)
+    status, _, err = await run(env, "agents", "remove", "vllm", "--yes")
+    assert (status, "cannot be read" in err, "Traceback" in err) == (3, True, False)
+
+
 async def test_a_person_may_say_no(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text(OWN, encoding="utf-8")
 

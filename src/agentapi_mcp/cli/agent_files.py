@@ -158,7 +158,7 @@ def read_own_file(settings: Settings, environ: Mapping[str, str]) -> tuple[Path,
     path = own_file(settings, environ)
     try:
         return path.resolve(), text_of(path)
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, RuntimeError, UnicodeDecodeError) as exc:  # RuntimeError: links in a circle, before Python 3.13
         raise ConfigurationError(f"{path} cannot be read ({exc}).") from exc
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, cast
 
 from typing_extensions import override
 
@@ -95,7 +95,7 @@ class TomlFormat(ConfigFormat):
 
     @override
     def find(self, text: str, name: str) -> Entry | None:
-        return _toml_edits().find(text.removeprefix(_BOM), (self.key, name))
+        return _toml_edits().find(text, (self.key, name))
 
     @override
     def load(self, text: str) -> Entry:
@@ -104,12 +104,12 @@ class TomlFormat(ConfigFormat):
     @override
     def put(self, text: str, name: str, entry: Entry) -> str:
         with self._map_unsafe_edits():
-            return _mark_of(text) + _toml_edits().put(text.removeprefix(_BOM), (self.key, name), entry)
+            return cast("str", _toml_edits().put(text, (self.key, name), entry))
 
     @override
     def remove(self, text: str, name: str) -> str:
         with self._map_unsafe_edits():
-            return _mark_of(text) + _toml_edits().remove(text.removeprefix(_BOM), (self.key, name))
+            return cast("str", _toml_edits().remove(text, (self.key, name)))
 
     @override
     def show(self, name: str, entry: Entry) -> str:
@@ -123,11 +123,6 @@ class TomlFormat(ConfigFormat):
             raise ConfigurationError(
                 f"The file says {self.key} in a way that cannot be changed safely: do it by hand (--print shows how)."
             ) from exc
-
-
-def _mark_of(text: str) -> str:
-    # Some editors of Windows write it, and Codex reads it, unlike our two parsers.
-    return _BOM if text.startswith(_BOM) else ""
 
 
 def _toml_edits() -> ModuleType:
