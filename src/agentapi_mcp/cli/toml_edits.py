@@ -119,6 +119,11 @@ def render(path: TablePath, entry: Mapping[str, object]) -> str:
     return f"[{'.'.join(path)}]\n{_body(entry)}"
 
 
+def written(value: object) -> str:
+    """Write a value as it stands after its key."""
+    return _value(value).as_string()
+
+
 def _body(entry: Mapping[str, object]) -> str:
     body = table()
     for key, value in entry.items():

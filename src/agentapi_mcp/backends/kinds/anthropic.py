@@ -6,17 +6,19 @@ from datetime import timedelta
 from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, build_request, exchange
+from agentapi_mcp.backends.wire.model_lists import read_models
 from agentapi_mcp.backends.wire.options import ApiUrl, HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.backends.events import BackendEvent
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
-from agentapi_mcp.core.backends.ports import BackendHost, Capability
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus, OfferedModel
+from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {BackendFault.RATE_LIMIT: HealthStatus.DEGRADED}
@@ -46,7 +48,7 @@ def create(options: Mapping[str, object], host: BackendHost) -> "AnthropicBacken
     return AnthropicBackend(read_options(AnthropicOptions, options), host)
 
 
-class AnthropicBackend:
+class AnthropicBackend(ModelLister):
     """One agent behind the Messages API."""
 
     def __init__(self, options: AnthropicOptions, host: BackendHost) -> None:
@@ -93,6 +95,13 @@ class AnthropicBackend:
                 raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
 
         return await measure(self._clock, probe, _STATUSES)
+
+    @override
+    async def offered_models(self) -> tuple[OfferedModel, ...]:
+        """Return the models of the provider's own list."""
+        return read_models(
+            await self._api.get("/v1/models?limit=1000", self._headers(), self._faults, within=_CHECK_PATIENCE)
+        )
 
     async def aclose(self) -> None:
         """Do nothing: the connections belong to the shared HTTP client."""

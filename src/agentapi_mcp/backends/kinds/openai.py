@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.chat_completions import (
@@ -21,6 +22,7 @@ from agentapi_mcp.backends.wire.chat_completions import (
 from agentapi_mcp.backends.wire.client_credentials import ClientCredentials, ClientCredentialsOptions
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.google import GoogleCredentials
+from agentapi_mcp.backends.wire.model_lists import read_models
 from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.replies import open_answer
@@ -28,8 +30,8 @@ from agentapi_mcp.backends.wire.tokens import Tokens
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.backends.events import BackendEvent
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
-from agentapi_mcp.core.backends.ports import BackendHost, Capability
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus, OfferedModel
+from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {
@@ -102,7 +104,7 @@ def create(options: Mapping[str, object], host: BackendHost) -> "OpenAIBackend":
     return OpenAIBackend(read_options(OpenAIOptions, options), host)
 
 
-class OpenAIBackend:
+class OpenAIBackend(ModelLister):
     """One agent behind Chat Completions."""
 
     def __init__(self, options: OpenAIOptions, host: BackendHost) -> None:
@@ -177,6 +179,13 @@ class OpenAIBackend:
             return spent if self._is_openrouter and _is_spent(body) else None
 
         return await measure(self._clock, probe, _STATUSES)
+
+    @override
+    async def offered_models(self) -> tuple[OfferedModel, ...]:
+        """Return the models of the provider's own list."""
+        if self._provider == "azure":
+            raise BackendError(BackendFault.NOT_FOUND, "Azure lists what can be deployed, and not the deployments.")
+        return read_models(await self._get(self._models))
 
     async def aclose(self) -> None:
         """Do nothing: the connections belong to the shared HTTP client."""

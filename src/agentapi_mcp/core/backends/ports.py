@@ -1,13 +1,13 @@
 """Ports of backends: the interface to implement, and the services of the host."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.backends.events import BackendEvent
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, OfferedModel
 
 T = TypeVar("T")
 
@@ -47,6 +47,15 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Release resources that only this backend uses."""
+        ...
+
+
+@runtime_checkable
+class ModelLister(Protocol):
+    """What a backend is besides if its provider lists its models for nothing; `create` declares that type."""
+
+    async def offered_models(self) -> Sequence[OfferedModel]:
+        """Return the models of the provider's own list, or raise BackendError."""
         ...
 
 
