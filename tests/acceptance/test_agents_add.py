@@ -109,7 +109,7 @@ async def test_an_agent_is_tried_shown_and_written_with_comments_and_taken_out_a
     assert agent["default_model"] == "maker/large"
     large, small = agent["models"]
     prices = large.pop("prices")
-    assert (prices["input"], prices["output"], prices["source"]) == (2.5, 10, "OpenAI's list")
+    assert (prices["input"], prices["output"], prices["source"]) == (2.5, 10, "the list of openai")
     expected = {"name": "maker/large", "model_id": "maker/large", "provider": "openai"}
     assert large == expected | {"context_window": 131072, "max_output_tokens": 16384}
     assert small == {"name": "small", "model_id": "small", "provider": "openai", "context_window": 8192}
@@ -136,6 +136,9 @@ async def test_an_agent_is_tried_shown_and_written_with_comments_and_taken_out_a
         (("openai", "--model", "small", "--base-url", "http://u:wr0ng@x/v1", "--force"), KEY, 3, "must not hold"),
         (("litellm",), None, 1, "Set LITELLM_API_KEY."),
         (("azure",), KEY, 2, "say --base-url"),
+        (("openai",), "two\nlines", 3, "api_key must be printable ASCII"),
+        (("vllm",), None, 1, "Say --key-env NAME for its key."),
+        (("vllm", "--key-env", "OTHER"), None, 2, "OTHER is not set here"),
     ],
 )
 async def test_what_cannot_be_added_is_told_and_nothing_is_written(
@@ -164,17 +167,65 @@ async def test_a_server_of_this_machine_needs_no_key_and_gives_all_of_its_models
         assert "set context_window of each model" in err
         assert "a running server has it in 2 s.\n" in err
         here = Provider(title="Here", base_url=peer.url)
-        assert await agent_files.state_of(here, {}) == f"answers at {peer.url}: small, maker/large, routed"
+        assert await agent_files.state_of("here", here, {}) == f"answers at {peer.url}: small, maker/large, routed"
         peer.models = []
         status, _, err = await run(env, "agents", "add", "vllm", "--base-url", peer.url, "--yes")
         assert (status, "has no model yet" in err) == (2, True)
         url = peer.url
-    assert await agent_files.state_of(here, {}) == f"does not answer at {url}"
+    assert await agent_files.state_of("here", here, {}) == f"does not answer at {url}"
     status, _, err = await run(env, "agents", "add", "vllm", "--base-url", url, "--yes")
     assert (status, "Start vLLM, or say --base-url" in err, "Nothing was written." in err) == (1, True, True)
     status, _, err = await run(env, "agents", "add", "vllm", "--base-url", url, "--yes", "--force", "--model", "m")
     assert status == 0, err
     assert agents_in(tmp_path)["vllm"]["default_model"] == "m"
+
+
+async def test_what_answers_on_a_port_is_told_for_what_it_is(tmp_path: Path) -> None:
+    async with Lister() as peer:
+        here = Provider(title="Here", base_url=peer.url, key_variable="HERE_KEY")
+        said = f"answers, but wants a key (--key-env), at {peer.url}"
+        assert await agent_files.state_of("here", here, {}) == said
+        assert "small" in await agent_files.state_of("here", here, {"HERE_KEY": KEY})
+        other = Provider(title="Here", base_url=peer.origin, key_variable="HERE_KEY")
+        assert (
+            await agent_files.state_of("here", other, {"HERE_KEY": KEY}) == f"something else answers at {peer.origin}"
+        )
+    async with Lister(key=None) as peer:
+        words = ("agents", "add", "vllm", "--base-url", peer.origin, "--yes")
+        status, _, err = await run(home_env(tmp_path), *words)
+        assert (status, "What answers there is not vLLM" in err, "Start" in err) == (1, True, False), err
+
+
+async def test_what_cannot_be_declared_is_left_out_and_what_cannot_chat_is_no_default(tmp_path: Path) -> None:
+    ids = ["nomic-embed-text", "i" * 300, "hidden\u202e", "bge-m3", "small", "small"]
+    async with Lister(key=None, models=[{"id": each} for each in ids]) as peer:
+        status, _, err = await run(home_env(tmp_path), "agents", "add", "vllm", "--base-url", peer.url, "--yes")
+        assert status == 0, err
+        assert "No model was asked, and nothing was billed." in err
+        agent = agents_in(tmp_path)["vllm"]
+        assert agent["default_model"] == "small"
+        assert [each["name"] for each in agent["models"]] == ["small", "nomic-embed-text", "bge-m3"]
+        peer.models = [{"id": f"m{number}"} for number in range(600)]
+        words = ("--base-url", peer.url, "--name", "guide", "--yes")
+        status, _, err = await run(home_env(tmp_path), "agents", "add", "vllm", *words)
+        assert "It has 600 models; 50 are declared." in err
+        assert "takes the place of the agent guide" in err
+        status, _, err = await run(home_env(tmp_path), "models", "sync", "guide", "--all", "--yes")
+        assert "The list has 550 others; 500 are added." in err
+
+
+async def test_the_list_is_asked_for_as_the_backend_asks(tmp_path: Path) -> None:
+    async with Lister() as peer:
+        text = SYNCED.replace("[[agents", 'api_key_header = "x-api-key"\nheaders = { x-team = "house" }\n\n[[agents', 1)
+        (tmp_path / "agents.toml").write_text(text % peer.url, encoding="utf-8")
+        status, _, err = await run(home_env(tmp_path, HOUSE_KEY=f"{KEY}\n"), "models", "sync", "house", "--yes")
+        assert status == 0, err
+        [asked] = peer.exchanges
+        assert (asked.headers.get("x-api-key"), asked.headers.get("x-team")) == (KEY, "house")
+        azure = (text % peer.url).replace("api_key_header", 'provider = "azure"\napi_key_header')
+        (tmp_path / "agents.toml").write_text(azure, encoding="utf-8")
+        status, _, err = await run(home_env(tmp_path, HOUSE_KEY=KEY), "models", "sync", "house", "--yes")
+        assert (status, "Azure lists what can be deployed" in err) == (1, True), err
 
 
 async def test_a_key_is_entered_unseen_and_kept_nowhere_without_a_master_key(tmp_path: Path) -> None:
@@ -234,6 +285,22 @@ async def test_a_deployment_is_asked_for_since_no_list_tells_it(tmp_path: Path) 
     assert agents_in(tmp_path)["azure"]["default_model"] == "our-gpt"
 
 
+async def test_a_file_with_a_byte_order_mark_keeps_it(tmp_path: Path) -> None:
+    file, text = tmp_path / "agents.toml", "\ufeff" + OWN
+    file.write_text(text, encoding="utf-8")
+    async with Lister(key=None) as peer:
+        env = home_env(tmp_path)
+        for words in (("agents", "add", "vllm", "--base-url", peer.url), ("models", "sync", "vllm", "--all")):
+            status, _, err = await run(env, *words, "--yes")
+            assert (status, file.read_text(encoding="utf-8").startswith(text)) == (0, True), err
+        assert (await run(env, "agents", "remove", "vllm", "--yes"))[0] == 0
+    assert file.read_text(encoding="utf-8") == text
+    file.unlink()
+    file.symlink_to(file)
+    status, _, err = await run(env, "agents", "remove", "vllm", "--yes")
+    assert (status, "cannot be read" in err, "Traceback" in err) == (3, True, False)
+
+
 async def test_a_person_may_say_no(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text(OWN, encoding="utf-8")
 
@@ -286,7 +353,7 @@ name = "large"  # what people call it
 model_id = "maker/large"
 provider = "house"
 context_window = 10
-prices = { input = 1, output = 2, source = "a page", on = 2026-01-02 }
+prices = { input = 1, cached_input = 0.5, source = "page #3", on = 2026-01-02 }  # the provider's page
 
 [[agents.house.models]]
 name = "old"
@@ -295,6 +362,9 @@ provider = "house"
 
 [agents.other]  # after it
 backend = "guide"
+
+[agents.command]
+backend = "droid"
 """
 
 
@@ -315,8 +385,10 @@ async def test_models_are_brought_from_the_providers_list_and_comments_stay(tmp_
         assert [line for line in kept if line not in written.splitlines()] == []
         large, old = agents_in(tmp_path)["house"]["models"]
         assert (large["name"], large["context_window"], large["max_output_tokens"]) == ("large", 131072, 16384)
-        assert (large["prices"]["input"], large["prices"]["output"]) == (2.5, 10)
-        assert large["prices"]["source"] == "the list of house"
+        prices = large["prices"]
+        assert (prices["input"], prices["output"], prices["cached_input"]) == (2.5, 10, 0.5)
+        assert "  # the provider's page\n" in written
+        assert large["prices"]["source"] == "the list of house, but for cached_input"
         assert old.keys() == {"name", "model_id", "provider"}
         written = re.sub(r"on = [\d-]+", "on = 2026-01-02", written)  # a day alone is no reason to write
         file.write_text(written, encoding="utf-8")
@@ -345,8 +417,9 @@ async def test_the_list_is_asked_for_as_the_agent_is(tmp_path: Path) -> None:
     ("name", "more", "status", "said"),
     [
         ("hause", {}, 2, "has no agent 'hause'; there are: house"),
-        ("droid", {}, 2, "has no agent 'droid'"),
-        ("other", {}, 3, "guide has no list of models"),
+        ("droid", {}, 3, "comes with the program"),
+        ("other", {}, 3, "of the kind guide have no list of models"),
+        ("command", {}, 3, "of the kind droid have no list of models"),
         ("house", {}, 2, "HOUSE_KEY is not set"),
         ("house", {"HOUSE_KEY": "sk-wr0ng-0123456789"}, 1, "Incorrect API key provided"),
     ],
@@ -361,8 +434,8 @@ async def test_what_cannot_be_synced_is_told(
         assert (tmp_path / "agents.toml").read_text(encoding="utf-8") == SYNCED % peer.url
 
 
-async def test_a_model_that_the_file_cannot_hold_is_left_out(tmp_path: Path) -> None:
-    async with Lister(models=[{"id": "i" * 300}, {"id": "a\ud800b"}]) as peer:
+async def test_a_list_with_which_the_file_would_be_wrong_is_not_written(tmp_path: Path) -> None:
+    async with Lister(models=[{"id": "i", "context_length": 2 * 10**9}]) as peer:
         file = tmp_path / "agents.toml"
         file.write_text(SYNCED % peer.url, encoding="utf-8")
         env = home_env(tmp_path, HOUSE_KEY=KEY)

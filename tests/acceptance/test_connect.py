@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from agentapi_mcp.cli.config_files import FileChangedError, put_back, read_config
 from agentapi_mcp.cli.jsonc import parse
 from agentapi_mcp.cli.known_clients import NAMES, find_client
 from agentapi_mcp.cli.mcp_clients import JsonFormat, TomlFormat, env_of, words_of
@@ -18,6 +19,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 KEY = "sk-or-0123456789"
+OWNER = 65534 if os.geteuid() == 0 else os.geteuid()  # root alone can give files away
 BEFORE = {
     "claude-desktop": '{"globalShortcut": "", "mcpServers": {"files": {"command": "npx", "args": ["-y", "files"]}}}',
     "claude-code": '{\n  "numStartups": 12,\n  "mcpServers": {},\n  "projects": {"/a": {"mcpServers": {}}}\n}\n',
@@ -244,6 +246,68 @@ async def test_what_somebody_added_to_our_entry_stays(edge_home: Path, tmp_path:
     assert entry["command"] != "uvx"
 
 
+async def test_the_options_of_our_command_stay_and_can_be_set(edge_home: Path, tmp_path: Path) -> None:
+    path, env = place("cursor", tmp_path), of(edge_home, tmp_path)
+    old = {"command": "uvx", "args": ["agentapi-mcp", "--toolsets=core,admin", "--tool-prefix", "house_"]}
+    path.write_text(json.dumps({"mcpServers": {"agentapi": old}}), encoding="utf-8")
+    for words, expected in (
+        ((), ["--toolsets", "core,admin", "--tool-prefix", "house_"]),
+        (("--tool-prefix", "x_"), ["--toolsets", "core,admin", "--tool-prefix", "x_"]),
+        (("--toolsets", "core"), ["--toolsets", "core", "--tool-prefix", "x_"]),
+    ):
+        status, _, err = await run(env, "connect", "cursor", "--force", *words)
+        assert (status, entry_in("cursor", path)["args"][-4:]) == (0, expected), err
+    status, _, err = await run(env, "connect", "cursor", "--force")
+    assert "nothing was changed" in err
+    for words, said in ((("--toolsets", "nope"), "must be one or more of"), (("--tool-prefix", "a b"), "must be 1 to")):
+        status, _, err = await run(env, "connect", "cursor", "--force", *words)
+        assert (status, said in err) == (3, True)
+    status, shown, _ = await run(env, "connect", "opencode", "--print", "--tool-prefix", "x_")
+    assert json.loads(shown)["mcp"]["agentapi"]["command"][-2:] == ["--tool-prefix", "x_"]
+
+
+async def test_the_servers_own_prefix_counts_for_the_names_of_tools(edge_home: Path, tmp_path: Path) -> None:
+    path, long = place("cursor", tmp_path), "prefix_of_twenty_ch_"
+    env = of(edge_home, tmp_path, AGENTAPI_TOOL_PREFIX=long)
+    named = ("--name", "n" * 24)
+    for words in (("--tool-prefix", long), ("--env", "AGENTAPI_TOOL_PREFIX")):
+        for way in ("--print", "--dry-run", "--force"):
+            status, _, err = await run(env, "connect", "cursor", *named, *words, way)
+            assert (status, "at most 23 characters for Cursor beside the prefix" in err) == (2, True), err
+    assert not path.exists()
+    assert (await run(env, "connect", "cursor", "--force", *named))[0] == 0  # it is not handed on
+    status, _, err = await run(env, "connect", "cursor", "--name", "n" * 23, "--tool-prefix", long)
+    assert (status, "8 tools; agents that can be used: guide" in err) == (0, True), err
+    status, _, err = await run(env, "connect", "cursor", "--toolsets", "preferences")
+    assert (status, "2 tools, in" in err) == (0, True), err
+
+
+async def test_what_starts_us_in_a_way_of_the_users_is_replaced_by_force_and_kept(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    path, env = place("cursor", tmp_path), of(edge_home, tmp_path)
+    text = '{"mcpServers": {"agentapi": {"command": "docker", "args": ["run", "-i", "me/agentapi-mcp:1"]}}}'
+    path.write_text(text, encoding="utf-8")
+    status, _, err = await run(env, "connect", "cursor")
+    assert (status, "has another server of the name agentapi" in err) == (3, True)
+    assert path.read_text(encoding="utf-8") == text
+    status, _, err = await run(env, "connect", "cursor", "--force")
+    assert status == 0, err
+    assert path.with_name("mcp.json.agentapi-backup").read_text(encoding="utf-8") == text
+
+
+async def test_another_entry_that_starts_this_program_is_told(edge_home: Path, tmp_path: Path) -> None:
+    path, env = place("cursor", tmp_path), of(edge_home, tmp_path)
+    path.write_text('{"mcpServers": {"house": {"command": "/old/agentapi-mcp"}}}', encoding="utf-8")
+    for way in ("--dry-run", "--force"):
+        status, _, err = await run(env, "connect", "cursor", way)
+        assert (status, "starts this program as house, too" in err) == (0, True), err
+    assert names_in(path) == ["agentapi", "house"]
+    assert (await run(env, "disconnect", "cursor", "--name", "house"))[0] == 0
+    status, _, err = await run(env, "connect", "cursor", "--force")
+    assert "too" not in err
+
+
 async def test_codex_has_the_tools_in_its_first_turn_and_calls_them_without_asking(
     edge_home: Path, tmp_path: Path
 ) -> None:
@@ -317,6 +381,29 @@ async def test_a_symbolic_link_stays_one_and_a_second_backup_keeps_the_first(edg
     assert names_in(second) == ["one"]
     status, _, _ = await run(env, "disconnect", "cursor", "--name", "one")
     assert names_in(real) == ["two"]
+
+
+async def test_an_empty_file_is_empty_again_and_the_owner_of_a_file_stays(edge_home: Path, tmp_path: Path) -> None:
+    path, env = place("cursor", tmp_path), of(edge_home, tmp_path)
+    path.touch()
+    os.chown(path, OWNER, OWNER)
+    assert (await run(env, "connect", "cursor", "--force"))[0] == 0
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_size > 0) == (OWNER, OWNER, True)
+    assert (await run(env, "disconnect", "cursor"))[0] == 0
+    assert (path.read_bytes(), path.stat().st_uid, list(path.parent.iterdir())) == (b"", OWNER, [path])
+
+
+def test_what_was_changed_meanwhile_is_not_put_back(tmp_path: Path) -> None:
+    client, path = find_client("cursor", "linux", {"HOME": str(tmp_path)}), tmp_path / "mcp.json"
+    path.write_text("{}", encoding="utf-8")
+    backup = tmp_path / "backup"
+    backup.touch()
+    config = read_config(client, path)
+    path.write_text('{"a": 1}', encoding="utf-8")
+    for before in (None, backup):
+        with pytest.raises(FileChangedError):
+            put_back(config, before)
+    assert (path.read_text(encoding="utf-8"), backup.exists()) == ('{"a": 1}', True)
 
 
 async def test_a_projects_file_may_be_named(edge_home: Path, tmp_path: Path) -> None:

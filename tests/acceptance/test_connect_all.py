@@ -68,6 +68,14 @@ async def test_programs_read_what_became_of_each_client(edge_home: Path, tmp_pat
     assert (status, [each["outcome"] for each in json.loads(out)]) == (0, ["unchanged"])
 
 
+async def test_a_place_that_cannot_be_looked_into_stops_no_other_client(edge_home: Path, tmp_path: Path) -> None:
+    paths = used(tmp_path, "cursor")
+    env = of(edge_home, tmp_path, CODEX_HOME=str(tmp_path / ("n" * 300)))
+    status, _, err = await run(env, "connect", "--yes")
+    assert (status, "cannot be read (File name too long)" in err, "Traceback" in err) == (1, True, False)
+    assert entry_in("cursor", paths["cursor"])
+
+
 @pytest.mark.parametrize("words", [(), ("--json",)])
 async def test_where_nobody_can_be_asked_nothing_is_written(
     words: tuple[str, ...], edge_home: Path, tmp_path: Path

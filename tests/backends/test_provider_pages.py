@@ -5,19 +5,18 @@ import tomllib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from agentapi_mcp.app.providers import OfferedModel
 from agentapi_mcp.backends import registry
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.cli.agent_blocks import NewAgent, agent_block
 from agentapi_mcp.cli.providers import PROVIDERS
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, StopReason, TextDelta, ThoughtDelta, UsageReported
-from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole, OfferedModel
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.stores.local.catalogue_files import load_catalogue
@@ -119,7 +118,7 @@ def written_by_agents_add(name: str, place: int) -> str:
             base_url=provider.base_url or str(options_in(blocks_of(name)[place])["base_url"]),
             key_variable=provider.key_variable,
             models=[OfferedModel(model_id=ways.model)],
-            day="2026-11-29",
+            day=date(2026, 11, 29),
         )
     )
 

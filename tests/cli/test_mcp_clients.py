@@ -1,6 +1,7 @@
 """Servers in a client's file, in JSON and in TOML."""
 
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
 from agentapi_mcp.cli.known_clients import NAMES, find_client, installed_clients
-from agentapi_mcp.cli.mcp_clients import TomlFormat, is_ours, words_of
+from agentapi_mcp.cli.mcp_clients import (
+    SERVER_OPTIONS,
+    Entry,
+    TomlFormat,
+    is_ours,
+    options_of,
+    with_options,
+    words_of,
+)
 from agentapi_mcp.edges.mcp.tools.registry import find_tools
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 
@@ -81,8 +90,54 @@ def test_each_client_keeps_its_servers_below_the_users_home(name: str, system: s
 def test_what_starts_this_program_is_ours() -> None:
     assert is_ours({"command": "uvx", "args": ["--from", "/x", "agentapi-mcp"]})
     assert is_ours({"command": "/usr/bin/python3", "args": ["-m", "agentapi_mcp"]})
+    assert is_ours({"command": "C:\\tools\\agentapi-mcp.exe"})
+    assert is_ours(
+        {"command": "/usr/bin/uv", "args": ["run", "--directory", "/x", "agentapi-mcp", "--toolsets", "core"]}
+    )
+    assert is_ours({"command": "uvx", "args": ["agentapi-mcp@latest"]})
     assert not is_ours({"command": "npx", "args": ["-y", "other"]})
     assert not is_ours({"url": "http://localhost"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["docker", "run", "-i", "--rm", "ghcr.io/me/agentapi-mcp:1"],
+        ["ssh", "host", "agentapi-mcp"],
+        ["sh", "-c", "cd /x && agentapi-mcp"],
+        ["/opt/agentapi-mcp/other-server"],
+        ["node", "/home/me/agentapi-mcp-notes/server.js"],
+        ["python3", "/opt/agentapi_mcp/mine.py"],
+        ["uvx", "--from", "/x/agentapi-mcp", "other"],
+        [],
+    ],
+)
+def test_what_starts_it_in_a_way_of_the_users_is_theirs(words: list[str]) -> None:
+    assert not is_ours({"command": words})
+
+
+VALUES = st.text("abc,_-", min_size=1, max_size=6)
+SOME = st.dictionaries(st.sampled_from(SERVER_OPTIONS), VALUES)
+
+
+@given(SOME, SOME, st.booleans(), st.booleans())
+def test_options_are_set_in_their_places_and_others_stay(
+    present: dict[str, str],
+    new: dict[str, str],
+    joined: bool,  # noqa: FBT001  # drawn
+    mine: bool,  # noqa: FBT001  # drawn
+) -> None:
+    words = [word for name, value in present.items() for word in ([f"{name}={value}"] if joined else [name, value])]
+    words += ["--mine"] * mine
+    changed = with_options(words, new)
+    pairs = {name: value for name, value in pairwise(changed) if name in SERVER_OPTIONS}
+    assert pairs == present | new
+    assert [name for name in changed if name in present] == list(present)
+    assert changed.count("--mine") == mine
+    assert with_options(changed, new) == changed
+    entry: Entry = {"command": ["agentapi-mcp", *changed]}
+    assert options_of(entry) == changed
+    assert find_client("cursor", "linux", {"HOME": "/"}).server_prefix(entry, {}) == pairs.get("--tool-prefix", "")
 
 
 def test_the_command_of_an_entry_may_be_a_list() -> None:
@@ -100,6 +155,9 @@ def test_the_names_of_tools_with_the_clients_prefix_fit_a_models_limit(name: str
     whole = client.tool_prefix + longest
     fits = "s" * (LIMITS.get(name, 64) - len(whole.replace("NAME", "")))
     client.check_name("agentapi")
+    client.check_name(fits[2:], "x_")
+    with pytest.raises(InvalidRequestError, match="beside the prefix x_"):
+        client.check_name(fits[1:], "x_")
     client.check_name(fits)
     assert len(whole.replace("NAME", fits)) == LIMITS.get(name, 64)
     with pytest.raises(InvalidRequestError, match=f"at most {len(fits)} characters for {client.title}"):

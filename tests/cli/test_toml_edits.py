@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tomlkit import parse
+from tomlkit import item, parse
 
 from agentapi_mcp.cli.toml_edits import UnsafeEditError, add, put, put_in_list, remove, tables
 
@@ -146,6 +146,17 @@ def test_values_are_put_into_a_list_of_tables_and_nothing_else_changes(text: str
     assert others_of(changed) == others_of(whole)
     assert [line for line in whole.splitlines() if line not in changed.splitlines()] == ['name = "one"  # known as']
     assert 'name = "uno"  # known as' in changed
+
+
+LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
+
+
+@settings(deadline=None)
+@given(LINE, LINE, st.booleans())
+def test_a_comment_after_a_value_stays_whole(value: str, comment: str, mark: bool) -> None:  # noqa: FBT001  # drawn
+    text = "\ufeff" * mark + "[mcp_servers.agentapi]\n[[mcp_servers.agentapi.list]]\nname = %s  #%s\n"
+    old, new = (text % (item(each).as_string(), comment) for each in (value, "new"))
+    assert put_in_list(old, PATH, "list", {0: {"name": "new"}}, []) == new
 
 
 def test_a_list_in_another_notation_is_not_changed() -> None:

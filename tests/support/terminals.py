@@ -33,6 +33,13 @@ class Terminal:
         r"""Press keys; a line ends with a carriage return, Ctrl-C is \\x03, Ctrl-D \\x04."""
         os.write(self._side, text.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C once the program waits for a key: a signal just before that waits for the key, too."""
+        end = time.monotonic() + _PATIENCE
+        while Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < end, self.seen
+        self.type("\x03")
+
     def until(self, text: str, *, after: int = 0) -> int:
         """Read until the text has been printed, and return where it ends."""
         end = time.monotonic() + _PATIENCE

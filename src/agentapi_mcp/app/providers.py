@@ -3,43 +3,20 @@
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 from agentapi_mcp.app.backend_host import ProcessBackendHost
 from agentapi_mcp.app.build import build_backend
 from agentapi_mcp.app.database import home_of
-from agentapi_mcp.backends.registry import create, names
+from agentapi_mcp.backends.registry import create, lists_models, names
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.base.json_values import as_count, as_object, is_object
-from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus, OfferedModel
 from agentapi_mcp.core.backends.ports import ModelLister
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, load_catalogue
-
-_PATIENCE = timedelta(seconds=15)
-_MILLION = 1_000_000
-# What a configuration file may hold; a list that says more is wrong there. Smaller prices are none.
-_LONGEST_ID, _MOST_TOKENS, _MOST_USD, _LEAST_USD = 255, 1_000_000_000, 1_000_000, Decimal("1e-9")
-# The names that OpenRouter, Groq, Mistral, vLLM and LM Studio, and Anthropic give to the same.
-_WINDOWS = ("context_length", "context_window", "max_context_length", "max_model_len", "max_input_tokens")
-_OUTPUTS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferedModel:
-    """A model in a provider's list, which does not say what is None; prices are US dollars per million tokens."""
-
-    model_id: str
-    context_window: int | None = None
-    max_output_tokens: int | None = None
-    input_price: Decimal | None = None
-    output_price: Decimal | None = None
-    cached_price: Decimal | None = None
 
 
 def own_file(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -64,25 +41,22 @@ def packaged_agents() -> frozenset[str]:
 
 
 async def offered_models(
-    backend: str, options: Mapping[str, object], environ: Mapping[str, str], *, within: timedelta = _PATIENCE
+    kind: str, options: Mapping[str, object], environ: Mapping[str, str]
 ) -> tuple[OfferedModel, ...]:
-    """Ask the provider of an agent with these options for its models, in the way in which the agent is asked.
-
-    One whose id cannot be written is left out, and an implausible number is unknown.
+    """Ask the provider behind a backend for its models.
 
     Raises:
         BackendError: it did not answer, refused the key, or has no list of models there.
-        ConfigurationError: an option is wrong, or the backend knows no list.
+        ConfigurationError: the options are wrong, or backends of this kind have no list.
     """
+    if not lists_models(kind):
+        raise ConfigurationError(f"Agents of the kind {kind} have no list of models to read: declare them by hand.")
     async with _open_host(environ) as host:
-        agent = create(backend, options, host)
+        backend = create(kind, options, host)
         try:
-            if not isinstance(agent, ModelLister):
-                raise ConfigurationError(f"The backend {backend} has no list of models to read.")
-            read = [_model(as_object(each)) for each in await agent.list_models(within=within)]
+            return tuple(await cast("ModelLister", backend).offered_models())
         finally:
-            await agent.aclose()
-    return tuple(model for model in read if model.model_id)
+            await backend.aclose()
 
 
 def agents_of(text: str, environ: Mapping[str, str], *, called: str) -> tuple[AgentDeclaration, ...]:
@@ -122,38 +96,3 @@ async def _open_host(environ: Mapping[str, str]) -> AsyncGenerator[ProcessBacken
         yield host
     finally:
         await host.aclose()
-
-
-def _model(fields: Mapping[str, object]) -> OfferedModel:
-    name, prices = fields.get("id"), as_object(fields.get("pricing"))
-    return OfferedModel(
-        model_id=_model_id(name) if isinstance(name, str) else "",
-        context_window=_count(fields, _WINDOWS),
-        max_output_tokens=_count(as_object(fields.get("top_provider")), _OUTPUTS) or _count(fields, _OUTPUTS),
-        input_price=_price(prices.get("prompt")),
-        output_price=_price(prices.get("completion")),
-        cached_price=_price(prices.get("input_cache_read")),
-    )
-
-
-def _model_id(name: str) -> str:
-    # Gemini lists its models with the prefix of its own API, and takes them without.
-    model_id = name.removeprefix("models/")
-    return model_id if len(model_id) <= _LONGEST_ID and model_id.isprintable() else ""
-
-
-def _count(fields: Mapping[str, object], keys: tuple[str, ...]) -> int | None:
-    found = (as_count(fields.get(key)) for key in keys)
-    return next((value for value in found if value and value <= _MOST_TOKENS), None)
-
-
-def _price(value: object) -> Decimal | None:
-    """Return a price per token as one per million; what is negative means that it depends."""
-    if is_object(value) or isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        return None
-    try:
-        price = Decimal(value) * _MILLION
-    except ArithmeticError:
-        return None
-    is_price = price.is_finite() and (price == 0 or _LEAST_USD <= price <= _MOST_USD)
-    return price.normalize() if is_price else None

@@ -4,13 +4,13 @@ import pkgutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import cast, get_type_hints
 
 from typing_extensions import override
 
 from agentapi_mcp.backends import kinds
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.core.backends.ports import Backend, BackendHost
+from agentapi_mcp.core.backends.ports import Backend, BackendHost, ModelLister
 
 ENTRY_POINT_GROUP = "agentapi_mcp.backends"
 
@@ -54,6 +54,12 @@ def create(name: str, options: Mapping[str, object], host: BackendHost) -> Backe
         ConfigurationError: the kind is unknown or cannot be loaded, or its options are wrong.
     """
     return _find(name)(options, host)
+
+
+def lists_models(name: str) -> bool:
+    """Return whether backends of this kind are ModelListers, by the type that their `create` declares."""
+    made = get_type_hints(_find(name)).get("return")
+    return isinstance(made, type) and issubclass(made, ModelLister)
 
 
 def _find(name: str) -> Create:

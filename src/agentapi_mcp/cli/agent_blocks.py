@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
-from tomlkit import item
 from tomlkit.items import SingleKey
 
-from agentapi_mcp.app.providers import OfferedModel
+from agentapi_mcp.cli.model_tables import new_table
 from agentapi_mcp.cli.providers import Provider
+from agentapi_mcp.cli.toml_edits import written
+from agentapi_mcp.core.backends.models import OfferedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class NewAgent:
     base_url: str
     key_variable: str | None
     models: Sequence[OfferedModel]
-    day: str
+    day: date
 
 
 def agent_block(agent: NewAgent) -> str:
@@ -38,31 +40,12 @@ def agent_block(agent: NewAgent) -> str:
     if agent.key_variable is not None:
         lines += ["# The server takes the key from its environment; it is not in this file."]
         lines += _pairs({"api_key": f"${{{agent.key_variable}}}"})
-    lines += _pairs({"provider": agent.provider_name, **agent.provider.options})
+    whose = agent.provider_name
+    lines += _pairs({"provider": whose, **agent.provider.options})
     for model in agent.models:
-        lines += ["", f"[[agents.{key}.models]]", *_pairs(_model(agent, model)), *_prices(agent, model)]
+        lines += ["", f"[[agents.{key}.models]]", *_pairs(new_table(model, whose, whose, agent.day))]
     return "\n".join(lines) + "\n"
 
 
-def _model(agent: NewAgent, model: OfferedModel) -> dict[str, object]:
-    fields = {
-        "name": model.model_id,
-        "model_id": model.model_id,
-        "provider": agent.provider_name,
-        "context_window": model.context_window,
-        "max_output_tokens": model.max_output_tokens,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _prices(agent: NewAgent, model: OfferedModel) -> list[str]:
-    known = {"input": model.input_price, "output": model.output_price, "cached_input": model.cached_price}
-    pairs = [f"{name} = {price:f}" for name, price in known.items() if price is not None]
-    if not pairs:
-        return []
-    source = item(f"{agent.provider.title}'s list").as_string()
-    return [f"prices = {{ {', '.join(pairs)}, source = {source}, on = {agent.day} }}"]
-
-
 def _pairs(values: Mapping[str, object]) -> list[str]:
-    return [f"{name} = {item(value).as_string()}" for name, value in values.items()]
+    return [f"{name} = {written(value)}" for name, value in values.items()]

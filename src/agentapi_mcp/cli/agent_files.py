@@ -1,19 +1,17 @@
 """`agents add` and `agents remove`: change the configuration file, after the provider was tried."""
 
+import asyncio
 import re
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 
-import click
 from pydantic import SecretStr
 
 from agentapi_mcp.app.providers import (
-    OfferedModel,
     agents_of,
     check_agent,
     declared_agents,
@@ -28,13 +26,21 @@ from agentapi_mcp.cli import toml_edits
 from agentapi_mcp.cli.agent_blocks import NewAgent, agent_block
 from agentapi_mcp.cli.config_files import FileChangedError, replace_text, text_of
 from agentapi_mcp.cli.config_secrets import difference, secrets_in, secrets_of
+from agentapi_mcp.cli.model_tables import declarable, today
 from agentapi_mcp.cli.outputs import table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey, Provider
+from agentapi_mcp.cli.questions import ask, ask_secret, choose, confirm
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.backends.models import HealthStatus, OfferedModel
 from agentapi_mcp.settings import Settings, environment, load_settings
 
-_LOOK = timedelta(seconds=2)  # how long a server of this machine may take to list its models
+_LOOK = 2.0  # seconds that a server of this machine may take to list its models
+_SILENT = frozenset[BackendFault](
+    (BackendFault.CONNECTION, BackendFault.TIMEOUT_CONNECT, BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL)
+)
+_REFUSALS = frozenset[BackendFault]((BackendFault.AUTH, BackendFault.PERMISSION))
+# What cannot chat, by the names that its makers give it.
+_NO_CHAT = re.compile(r"embed|rerank|whisper|\b(?:bge|tts)\b", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_MODELS = 50
 _SHOWN_MODELS = 15
@@ -58,26 +64,36 @@ class AddOptions:
 async def show_providers() -> None:
     """Print every provider, whether its key is set, and which of the local ones answer."""
     environ = environment()
-    rows = [(name, each.title, await state_of(each, environ)) for name, each in PROVIDERS.items()]
-    table(("PROVIDER", "WHAT", "STATE"), rows)
+    async with asyncio.TaskGroup() as group:
+        states = {name: group.create_task(state_of(name, each, environ)) for name, each in PROVIDERS.items()}
+    table(
+        ("PROVIDER", "WHAT", "STATE"), [(name, PROVIDERS[name].title, each.result()) for name, each in states.items()]
+    )
     print_err("`agentapi-mcp agents add PROVIDER` adds one.")
 
 
-async def state_of(provider: Provider, environ: Mapping[str, str]) -> str:
+async def state_of(name: str, provider: Provider, environ: Mapping[str, str]) -> str:
     """Say whether a provider's key is set, or whether a server of this machine answers."""
     key = environ.get(provider.key_variable or "")
     of_key = f"{provider.key_variable} is {'set' if key else 'not set'}" if provider.key_variable else ""
     if not provider.is_local or provider.base_url is None:
         return of_key
-    options = {"base_url": provider.base_url, "api_key": key}
     try:
-        models = await offered_models(provider.backend, options, environ, within=_LOOK)
+        async with asyncio.timeout(_LOOK):
+            models = await offered_models(provider.backend, _options(name, provider, provider.base_url, key), environ)
+    except TimeoutError:
+        return f"does not answer at {provider.base_url}"
     except BackendError as exc:
-        if exc.fault in {BackendFault.AUTH, BackendFault.PERMISSION}:
+        if exc.fault in _REFUSALS:
             lacks = f"refuses {provider.key_variable}" if key else "wants a key"
             return f"answers at {provider.base_url}, and {lacks}" + (f": {of_key}" if of_key and not key else "")
-        return f"does not answer at {provider.base_url}"
-    return f"answers at {provider.base_url}: {listed([each.model_id for each in models[:5]]) or 'no model'}"
+        return f"{'does not answer' if exc.fault in _SILENT else 'something else answers'} at {provider.base_url}"
+    return f"answers at {provider.base_url}: {listed([each.model_id for each in models][:5]) or 'no model'}"
+
+
+def _options(name: str, provider: Provider, base_url: str, key: str | None) -> dict[str, object]:
+    """Return the options of a backend that asks a provider."""
+    return {"base_url": base_url, "provider": name, **provider.options} | ({"api_key": key} if key else {})
 
 
 async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) -> None:
@@ -102,7 +118,8 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
     variable = options.key_env or provider.key_variable
     key, is_entered = _key(provider, variable, environ)
     keyed = dict(environ) | ({variable: key.get_secret_value()} if key is not None and variable else {})
-    models = await _chosen_models(provider, base_url, key, keyed, options)
+    asked = _options(provider_name, provider, base_url, None if key is None else key.get_secret_value())
+    models = await _chosen_models(provider, asked, keyed, options)
     agent = NewAgent(
         name=name,
         provider_name=provider_name,
@@ -110,10 +127,10 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
         base_url=base_url,
         key_variable=variable if key is not None else None,
         models=models,
-        day=f"{datetime.now(UTC):%Y-%m-%d}",
+        day=today(),
     )
     block = agent_block(agent)
-    await _check(block, name, keyed, tries=not options.force)
+    await _check(agent, block, keyed, tries=not options.force)
     try:
         after = toml_edits.add(before or "", ("agents", name), block)
     except toml_edits.UnsafeEditError as exc:
@@ -176,7 +193,7 @@ def read_own_file(settings: Settings, environ: Mapping[str, str]) -> tuple[Path,
     path = own_file(settings, environ)
     try:
         return path.resolve(), text_of(path)
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, RuntimeError, UnicodeDecodeError) as exc:  # RuntimeError: links in a circle, before Python 3.13
         raise ConfigurationError(f"{path} cannot be read ({exc}).") from exc
 
 
@@ -189,28 +206,28 @@ def _key(provider: Provider, variable: str | None, environ: Mapping[str, str]) -
         raise InvalidRequestError("--key-env takes the name of a variable, not the key itself.")
     if value := environ.get(variable):
         return SecretStr(value), False
-    if provider.is_local:
+    if provider.is_local and variable == provider.key_variable:
         return None, False
     if not sys.stdin.isatty():
         raise InvalidRequestError(
             f"{variable} is not set here, and nobody can be asked: set it, or say --key-env NAME for another variable. "
             "A key is never an argument, which others on the machine could see."
         )
-    return SecretStr(click.prompt(f"API key of {provider.title}", hide_input=True, err=True)), True
+    return SecretStr(ask_secret(f"API key of {provider.title}")), True
 
 
 async def _chosen_models(
-    provider: Provider, base_url: str, key: SecretStr | None, environ: Mapping[str, str], options: AddOptions
+    provider: Provider, asked: Mapping[str, object], environ: Mapping[str, str], options: AddOptions
 ) -> Sequence[OfferedModel]:
     """Return the models to declare, the default one first."""
+    wanted = tuple(dict.fromkeys(options.models))
     if provider.base_url is None or options.force:  # deployments, which no list tells; or a provider that is not asked
-        named = options.models or tuple(each for each in (provider.default_model,) if each is not None)
+        named = wanted or tuple(each for each in (provider.default_model,) if each is not None)
         if not named and not sys.stdin.isatty():
             raise InvalidRequestError("Say which model, or which deployment, as the provider names it: --model NAME.")
-        return [OfferedModel(model_id=each) for each in named or [click.prompt("Model, or deployment", err=True)]]
-    asked = {"base_url": base_url, "api_key": key and key.get_secret_value(), "provider": options.provider}
-    offered = {each.model_id: each for each in await _offered(provider, asked, environ)}
-    for model in options.models:
+        return [OfferedModel(model_id=each) for each in named or [ask("Model, or deployment")]]
+    offered = declarable(await _offered(provider, asked, environ))
+    for model in wanted:
         if model not in offered:
             close = get_close_matches(model, offered, 5, 0.4) or list(offered)[:_SHOWN_MODELS]
             raise InvalidRequestError(
@@ -218,7 +235,7 @@ async def _chosen_models(
             )
     if not offered:
         raise InvalidRequestError(f"{provider.title} has no model yet: load or pull one there first.")
-    return [offered[each] for each in options.models or _default(provider, list(offered))]
+    return [offered[each] for each in wanted or _default(provider, list(offered))]
 
 
 async def _offered(
@@ -226,11 +243,18 @@ async def _offered(
 ) -> Sequence[OfferedModel]:
     try:
         return await offered_models(provider.backend, asked, environ)
+    except ConfigurationError as exc:
+        exc.add_note("Nothing was written.")
+        raise
     except BackendError as exc:
-        if exc.fault is BackendFault.AUTH and asked["api_key"] is None and provider.key_variable:
-            exc.add_note(f"Set {provider.key_variable}.")
-        elif provider.is_local:
+        if exc.fault in _REFUSALS and "api_key" not in asked:
+            exc.add_note(
+                f"Set {provider.key_variable}." if provider.key_variable else "Say --key-env NAME for its key."
+            )
+        elif provider.is_local and exc.fault in _SILENT:
             exc.add_note(f"Start {provider.title}, or say --base-url where it listens elsewhere.")
+        elif provider.is_local and exc.fault not in _REFUSALS:
+            exc.add_note(f"What answers there is not {provider.title}: say --base-url where that listens.")
         exc.add_note("Nothing was written.")
         raise
 
@@ -239,24 +263,36 @@ def _default(provider: Provider, offered: Sequence[str]) -> Sequence[str]:
     if provider.default_model in offered:
         return [str(provider.default_model)]
     if provider.is_local:
-        return offered[:_MOST_MODELS]
+        if len(offered) > _MOST_MODELS:
+            print_err(f"It has {len(offered)} models; {_MOST_MODELS} are declared. `models sync --all` adds others.")
+        # The first is the default, and should answer.
+        return sorted(offered, key=lambda name: _NO_CHAT.search(name) is not None)[:_MOST_MODELS]
     shown = ", ".join(offered[:_SHOWN_MODELS]) + (", …" if len(offered) > _SHOWN_MODELS else "")
     if not sys.stdin.isatty():
         raise InvalidRequestError(f"Say which model: --model NAME. {provider.title} has: {shown}.")
     print_err(f"{provider.title} has: {shown}.")
-    return [click.prompt("Model", type=click.Choice(offered), show_choices=False, err=True)]
+    return [choose("Model", offered)]
 
 
-async def _check(block: str, name: str, environ: Mapping[str, str], *, tries: bool) -> None:
+async def _check(agent: NewAgent, block: str, environ: Mapping[str, str], *, tries: bool) -> None:
     """Check the agent as the server will: OpenRouter's list of models, for one, tells nothing of the key."""
     try:
-        found = await check_agent(block, name, environ, tries=tries)
+        found = await check_agent(block, agent.name, environ, tries=tries)
     except ConfigurationError as exc:
         exc.add_note("Nothing was written.")
         raise
     if found.status in {HealthStatus.UNHEALTHY, HealthStatus.NOT_CONFIGURED}:
         raise ConfigurationError(f"It does not work: {found.error} Nothing was written; --force writes it untried.")
-    print_err("Tried it: the provider takes it." if tries else "It was not tried (--force).")
+    if not tries:
+        print_err("It was not tried (--force).")
+    elif found.status is HealthStatus.HEALTHY:
+        print_err("The server's free check of it succeeds. No model was asked, and nothing was billed.")
+    else:
+        print_err(f"The server's free check of it tells nothing{f': {found.error}' if found.error else '.'}")
+    if agent.provider.base_url is None:
+        print_err(f"No list has its deployments: the first message shows whether {agent.models[0].model_id} is one.")
+    if agent.name in packaged_agents():
+        print_err(f"It takes the place of the agent {agent.name} that comes with the program.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +320,7 @@ def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence
     if not consent.yes:
         if not sys.stdin.isatty():
             raise InvalidRequestError("Nobody can be asked here whether to write this: say --yes.")
-        if not click.confirm(f"Write {path}?", default=True, err=True):
+        if not confirm(f"Write {path}?"):
             print_err("Nothing was written.")
             return False
     try:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,11 +125,28 @@ def write_config(config: ConfigFile, text: str, *, keep: bool) -> Path | None:
             backup = next((one for one in backups if one.read_bytes().decode(errors="replace") == config.text), None)
             if backup is None:
                 backup = path.with_name(f"{path.name}.agentapi-backup{f'-{len(backups)}' if backups else ''}")
-                _replace(backup, config.text, _mode_for(config.client, config.text, mode))
+                _copy(path, backup, config.text, _mode_for(config.client, config.text, mode))
         replace_text(path, config.text, text, _mode_for(config.client, text, mode))
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
     return backup
+
+
+def put_back(config: ConfigFile, backup: Path | None) -> None:
+    """Replace a file by its backup, or by nothing, if its text is still the one that was read.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+        FileChangedError: it is another by now.
+    """
+    path = config.path
+    try:
+        with _locked(path.parent):
+            if text_of(path) != config.text:
+                raise FileChangedError
+            path.unlink() if backup is None else backup.replace(path)
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
 
 
 def replace_text(path: Path, before: str | None, text: str, mode: int = _PRIVATE) -> None:
@@ -145,9 +162,9 @@ def replace_text(path: Path, before: str | None, text: str, mode: int = _PRIVATE
         staged.replace(path)
 
 
-def _replace(path: Path, text: str, mode: int) -> None:
+def _copy(path: Path, backup: Path, text: str, mode: int) -> None:
     with _staged(path, text, mode) as staged:
-        staged.replace(path)
+        staged.replace(backup)
 
 
 @contextmanager
@@ -166,17 +183,26 @@ def _locked(directory: Path) -> Generator[None]:
 
 @contextmanager
 def _staged(path: Path, text: str, mode: int) -> Generator[Path]:
-    """Write a text to a temporary file beside its place, which it can be moved to at once."""
+    """Write a text to a temporary file beside a file, whose place it can take at once."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
+        _own_as(path, Path(name))
         Path(name).chmod(mode)
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _own_as(path: Path, staged: Path) -> None:
+    """Leave a file its owner: what root writes for another user, a client of theirs must still be able to read."""
+    if sys.platform != "win32" and path.exists():
+        there = path.stat()
+        with suppress(PermissionError):  # nobody but root can give files away
+            os.chown(staged, there.st_uid, there.st_gid)
 
 
 def close_config(config: ConfigFile) -> str:

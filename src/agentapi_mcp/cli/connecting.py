@@ -4,8 +4,7 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -21,18 +20,20 @@ from agentapi_mcp.cli.config_files import (
     backups_of,
     close_config,
     is_ours_alone,
+    put_back,
     read_config,
     was_before,
     write_config,
 )
 from agentapi_mcp.cli.config_secrets import difference, secrets_held, secrets_in, secrets_of
 from agentapi_mcp.cli.known_clients import NAMES, find_client, installed_clients
-from agentapi_mcp.cli.mcp_clients import Entry, McpClient, env_of, is_ours
+from agentapi_mcp.cli.mcp_clients import SERVER_OPTIONS, Entry, McpClient, env_of, is_ours, options_of, with_options
 from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.outputs import FAILED, explain, print_json
+from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.start_commands import StartCommand, start_command
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.settings import BARE_NAMES, environment, platform
+from agentapi_mcp.settings import BARE_NAMES, Settings, environment, platform, with_tool_prefix, with_toolsets
 
 _WOULD_CHANGE = "would change"
 _ATTEMPTS = 5
@@ -51,6 +52,8 @@ class ConnectOptions:
     name: str = "agentapi"
     file: Path | None = None
     env: tuple[str, ...] = ()
+    toolsets: str | None = None
+    tool_prefix: str | None = None
     only_print: bool = False
     dry_run: bool = False
     force: bool = False
@@ -67,9 +70,13 @@ class _Work:
     start: StartCommand
     paths: Mapping[str, str]
     handed_on: Mapping[str, str]
+    server_options: Mapping[str, str]
 
-    def entry(self, client: McpClient) -> Entry:
-        return client.entry(self.start.words, self.paths, self.handed_on)
+    def entry(self, client: McpClient, present: Entry | None = None) -> Entry:
+        """Return what starts this program; the options that an entry of ours has stay."""
+        kept = [] if present is None else options_of(present) or []
+        words = [*self.start.words, *with_options(kept, self.server_options)]
+        return client.entry(words, self.paths, self.handed_on)
 
     def path(self, client: McpClient) -> Path:
         return self.options.file or client.file
@@ -98,7 +105,12 @@ def client_options(force: str, *, requires_client: bool) -> Callable[[Callable[.
             click.option("--dry-run", is_flag=True, help="Show how the file would change, start and write nothing."),
             click.option("--file", type=FILE, help="Edit this file instead, for example a project's."),
             click.option("--name", default="agentapi", show_default=True, help="What the client calls this server."),
-            click.argument("client", type=click.Choice(NAMES), required=requires_client),
+            click.argument(
+                "client",
+                type=click.Choice(NAMES),
+                metavar="CLIENT" if requires_client else "[CLIENT]",
+                required=requires_client,
+            ),
         ):
             command = option(command)
         return command
@@ -121,7 +133,9 @@ async def connect(options: ConnectOptions) -> None:
     clients = _chosen(options, environ)
     is_shown = options.only_print or options.dry_run
     handed_on = _handed_on(options.env, environ, is_shown=is_shown)
-    work = _Work(options, environ, start_command(environ, None if is_shown else _ask()), _paths(environ), handed_on)
+    server_options = _server_options(options)
+    start = start_command(environ, None if is_shown else _ask())
+    work = _Work(options, environ, start, _paths(environ), handed_on, server_options)
     if options.only_print:
         for client in clients.values():
             _print_entry(client, work)
@@ -175,7 +189,7 @@ def _has_consent(names: Sequence[str], options: ConnectOptions) -> bool:
             f"Nobody can be asked here whether to write the files of {listed(list(names))}: say --yes to write them, "
             "--dry-run to see what would change, or name one client."
         )
-    if click.confirm(f"Connect {listed(list(names))}?", default=True, err=True):
+    if confirm(f"Connect {listed(list(names))}?"):
         return True
     print_err("Nothing was written.")
     return False
@@ -194,20 +208,21 @@ async def _planned_result(client: McpClient, work: _Work) -> _Result:
 
 def _planned(client: McpClient, work: _Work) -> _Result:
     """Say how the file of a client would change."""
-    client.check_name(work.options.name)
     config = read_config(client, work.path(client))
-    entry = _entry_for(config, work, work.entry(client))
+    entry = _entry_for(config, work)
     if client.copies_values and work.handed_on:
         _check_privacy(config, work.options, work.handed_on)
     text = client.format.put(config.text or "", work.options.name, entry)
-    return _difference(config, text, work.secrets)
+    result = _difference(config, text, work.secrets)
+    result.lines += _twice(config, work.options.name)
+    return result
 
 
 async def _connect_one(client: McpClient, work: _Work) -> _Result:
     planned = _planned(client, work)
     if work.options.dry_run:
         return planned
-    entry = _entry_for(read_config(client, work.path(client)), work, work.entry(client))
+    entry = _entry_for(read_config(client, work.path(client)), work)
     trial_result = "It was not tried (--force)."
     if not work.options.force:
         trial_result = await _trial(client, entry, work.environ, work.secrets)
@@ -249,9 +264,9 @@ def _json(name: str, client: McpClient, work: _Work, result: _Result) -> dict[st
 def _print_entry(client: McpClient, work: _Work) -> None:
     """Print what to paste where, without values."""
     name, path = work.options.name, work.path(client)
-    client.check_name(name)
     blanks = {each: _BLANK.format(each) for each in work.handed_on}
-    entry = client.entry(work.start.words, work.paths, blanks)
+    entry = replace(work, handed_on=blanks).entry(client)
+    client.check_name(name, client.server_prefix(entry, work.environ))
     print_err(f"# Into {path}:")
     if client.copies_values and env_of(entry).keys() - {*PATH_VARIABLES}:
         print_err("# Put in the values, and let nobody else read the file (chmod 600).")
@@ -275,7 +290,7 @@ def _notes(config: ConfigFile, name: str, handed_on: Mapping[str, str], environ:
             f"The file refers to {listed(list(handed_on))} and holds no value: set it where {client.title} is started, "
             "for example in your shell's profile."
         )
-    notes += _warnings(config, name if client.copies_values else None)
+    notes += [*_twice(config, name), *_warnings(config, name if client.copies_values else None)]
     notes += [
         f"Over stdio, the server does not read {each}: set AGENTAPI_{each}, and say --env AGENTAPI_{each}."
         for each in client.handed_on(entry)
@@ -287,6 +302,17 @@ def _notes(config: ConfigFile, name: str, handed_on: Mapping[str, str], environ:
             f"Not handed on of what is set here: {', '.join(omitted)}. Where it is needed, say --env {omitted[0]}."
         )
     return notes
+
+
+def _twice(config: ConfigFile, name: str) -> list[str]:
+    """Tell of entries under other names that start this program, too."""
+    servers = config.client.format.servers(config.text or "")
+    others = [each for each, entry in servers.items() if each != name and is_ours(entry)]
+    return [
+        f"{config.client.title} starts this program as {other}, too, and so has its tools twice: `disconnect` with "
+        f"--name {other} takes that one out."
+        for other in others
+    ]
 
 
 def _warnings(config: ConfigFile, but: str | None) -> list[str]:
@@ -339,7 +365,7 @@ def _put(client: McpClient, work: _Work) -> _Result:
     # Clients write their file too, and a trial takes long: what was read before it may be old.
     for _ in range(_ATTEMPTS):
         config = read_config(client, path)
-        text = client.format.put(config.text or "", name, _entry_for(config, work, work.entry(client)))
+        text = client.format.put(config.text or "", name, _entry_for(config, work))
         if text == config.text:
             said = f"{config.path} says so already; nothing was changed.{close_config(config)}"
             return _Result("unchanged", [said])
@@ -350,12 +376,15 @@ def _put(client: McpClient, work: _Work) -> _Result:
     raise ConfigurationError(f"{path} is being written by another program; nothing was changed. Try again.")
 
 
-def _entry_for(config: ConfigFile, work: _Work, new: Entry) -> Entry:
-    """Return the entry to write; fields that the user added to an entry of ours are preserved."""
+def _entry_for(config: ConfigFile, work: _Work) -> Entry:
+    """Return the entry to write; what the user added to an entry of ours is preserved, options of its command too."""
     options, client = work.options, config.client
     present = config.find(options.name)
-    if present is not None and is_ours(present):
-        return client.merge(present, new)
+    ours = present if present is not None and is_ours(present) else None
+    entry = work.entry(client, ours) if ours is None else client.merge(ours, work.entry(client, ours))
+    client.check_name(options.name, client.server_prefix(entry, work.environ))
+    if ours is not None:
+        return entry
     if present is not None and not options.force:
         raise ConfigurationError(
             f"{config.path} has another server of the name {options.name}: choose another by --name, or say --force."
@@ -365,7 +394,7 @@ def _entry_for(config: ConfigFile, work: _Work, new: Entry) -> Entry:
         raise ConfigurationError(
             f"{client.title} was not used here yet: there is no {client.directory}. Start it once, or say --force."
         )
-    return new
+    return entry
 
 
 async def disconnect(options: ConnectOptions) -> None:
@@ -388,42 +417,53 @@ async def disconnect(options: ConnectOptions) -> None:
     text, backup = _undone(config, options.name, entry)
     if options.dry_run:
         _print_result(_difference(config, text, secrets_of(environ)), options)
-    elif text is None:
-        config.path.unlink()
-        print_err(f"Removed {config.path}, which held nothing else.")
-    elif backup is not None:
-        backup.replace(config.path)
-        print_err(f"{config.path} is as it was before.")
-    else:
-        _take_out(config, text, options.name, keep=not is_ours(entry))
+        return
+    try:
+        said = _take_out(config, text, backup, options.name)
+    except FileChangedError:
+        raise ConfigurationError(f"{config.path} was just changed by another program. Try again.") from None
+    print_err(said)
 
 
 def _undone(config: ConfigFile, name: str, entry: Entry) -> tuple[str | None, Path | None]:
     """Return the text without our entry, None for no file, and the backup that is this text, if there is one."""
     text, form = config.text or "", config.client.format
-    if form.put("", name, entry) == text:
-        return None, None
     for backup in reversed(backups_of(config.path)):
         if was_before(config, backup, name, entry):
             return backup.read_bytes().decode(), backup
-    return form.remove(text, name), None
+    return (None if form.put("", name, entry) == text else form.remove(text, name)), None
 
 
-def _take_out(config: ConfigFile, text: str, name: str, *, keep: bool) -> None:
-    try:
-        backup = write_config(config, text, keep=keep)
-    except FileChangedError:
-        raise ConfigurationError(f"{config.path} was just changed by another program. Try again.") from None
-    print_err(f"Took {name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
+def _take_out(config: ConfigFile, text: str | None, backup: Path | None, name: str) -> str:
+    if text is None or backup is not None:
+        put_back(config, backup)
+        return (
+            f"Removed {config.path}, which held nothing else."
+            if backup is None
+            else f"{config.path} is as it was before."
+        )
+    kept = write_config(config, text, keep=not is_ours_alone(config, name))
+    return f"Took {name} out of {config.path}." + (f" What was there is in {kept}." if kept else "")
 
 
 def _ask() -> Callable[[str], bool] | None:
     """Return how to ask the user; None if nobody is there."""
-    return partial(click.confirm, default=True, err=True) if sys.stdin.isatty() else None
+    return confirm if sys.stdin.isatty() else None
 
 
 def _paths(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: str(Path(environ[name]).expanduser().absolute()) for name in PATH_VARIABLES if environ.get(name)}
+
+
+def _server_options(options: ConnectOptions) -> dict[str, str]:
+    """Return the options with which the client starts the server.
+
+    Raises:
+        ConfigurationError: a toolset does not exist, or the prefix is malformed.
+    """
+    with_tool_prefix(with_toolsets(Settings.model_construct(), options.toolsets), options.tool_prefix)
+    given = zip(SERVER_OPTIONS, (options.toolsets, options.tool_prefix), strict=True)
+    return {name: value for name, value in given if value is not None}
 
 
 def _handed_on(names: Sequence[str], environ: Mapping[str, str], *, is_shown: bool) -> dict[str, str]:

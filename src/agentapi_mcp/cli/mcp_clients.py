@@ -5,14 +5,14 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, cast
 
 from typing_extensions import override
 
@@ -95,7 +95,7 @@ class TomlFormat(ConfigFormat):
 
     @override
     def find(self, text: str, name: str) -> Entry | None:
-        return _toml_edits().find(text.removeprefix(_BOM), (self.key, name))
+        return _toml_edits().find(text, (self.key, name))
 
     @override
     def load(self, text: str) -> Entry:
@@ -104,12 +104,12 @@ class TomlFormat(ConfigFormat):
     @override
     def put(self, text: str, name: str, entry: Entry) -> str:
         with self._map_unsafe_edits():
-            return _mark_of(text) + _toml_edits().put(text.removeprefix(_BOM), (self.key, name), entry)
+            return cast("str", _toml_edits().put(text, (self.key, name), entry))
 
     @override
     def remove(self, text: str, name: str) -> str:
         with self._map_unsafe_edits():
-            return _mark_of(text) + _toml_edits().remove(text.removeprefix(_BOM), (self.key, name))
+            return cast("str", _toml_edits().remove(text, (self.key, name)))
 
     @override
     def show(self, name: str, entry: Entry) -> str:
@@ -123,11 +123,6 @@ class TomlFormat(ConfigFormat):
             raise ConfigurationError(
                 f"The file says {self.key} in a way that cannot be changed safely: do it by hand (--print shows how)."
             ) from exc
-
-
-def _mark_of(text: str) -> str:
-    # Some editors of Windows write it, and Codex reads it, unlike our two parsers.
-    return _BOM if text.startswith(_BOM) else ""
 
 
 def _toml_edits() -> ModuleType:
@@ -158,6 +153,9 @@ class EnvReferences:
 
 # The longest name of a tool of this server.
 LONGEST_TOOL = 16
+# What the command of the server takes beside nothing; each has a value.
+SERVER_OPTIONS = ("--toolsets", "--tool-prefix")
+_PROGRAM, _MODULE = "agentapi-mcp", "agentapi_mcp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,21 +192,31 @@ class McpClient:
     def is_installed(self, environ: Mapping[str, str]) -> bool:
         """Return whether the client is there: its program, or what it made when it was first used."""
         places = (self.file, self.directory)
-        return any(each is not None and each.exists() for each in places) or any(
+        return any(each is not None and _is_there(each) for each in places) or any(
             shutil.which(program, path=environ.get("PATH", os.defpath)) for program in self.programs
         )
 
-    def check_name(self, name: str) -> None:
+    def check_name(self, name: str, server_prefix: str = "") -> None:
         """Refuse a server's name with which the names of tools would be longer than models are given.
+
+        `server_prefix` is what the server itself puts before the names (`--tool-prefix`).
 
         Raises:
             InvalidRequestError: it is too long for this client.
         """
-        room = self.longest_name - len(self.tool_prefix.replace("NAME", "")) - LONGEST_TOOL
+        room = self.longest_name - len(self.tool_prefix.replace("NAME", "")) - LONGEST_TOOL - len(server_prefix)
         if len(name) > room:
+            beside = f" beside the prefix {server_prefix}" if server_prefix else ""
             raise InvalidRequestError(
-                f"--name may have at most {room} characters for {self.title}, which puts it before each tool's name."
+                f"--name may have at most {max(room, 0)} characters for {self.title}{beside}: it stands before each "
+                "tool's name."
             )
+
+    def server_prefix(self, entry: Entry, environ: Mapping[str, str]) -> str:
+        """Return what the server of an entry puts before the names of its tools."""
+        words = options_of(entry) or []
+        given = [value for name, value in _pairs_of(words) if name == "--tool-prefix" and value]
+        return given[-1] if given else self.start_environment(entry, environ).get("AGENTAPI_TOOL_PREFIX", "")
 
     def entry(self, words: Sequence[str], env: Mapping[str, str], handed_on: Mapping[str, str]) -> Entry:
         """Build the entry that makes this client start the server; `handed_on` is referred to where that can be."""
@@ -265,8 +273,46 @@ def words_of(entry: Entry) -> list[str]:
 
 
 def is_ours(entry: Entry) -> bool:
-    """Return whether an entry starts this program."""
-    return any(re.search(r"agentapi[-_]mcp", word) for word in words_of(entry))
+    """Return whether an entry starts this program itself; through a container, ssh or a shell, it is the user's own."""
+    return options_of(entry) is not None
+
+
+def options_of(entry: Entry) -> list[str] | None:
+    """Return the words after this program in the command of an entry; None if that starts something else."""
+    command, *args = words_of(entry) or [""]
+    starter = PurePosixPath(command.replace("\\", "/")).name.removesuffix(".exe")
+    if starter == _PROGRAM:
+        return args
+    if re.fullmatch(r"py|python[0-9.]*", starter) and args[:2] == ["-m", _MODULE]:
+        return args[2:]
+    named = [at for at, word in enumerate(args) if re.fullmatch(rf"{_PROGRAM}(?:[@=<>~!\[].*)?", word)]
+    return args[named[-1] + 1 :] if starter in {"uv", "uvx"} and named else None
+
+
+def with_options(words: Sequence[str], given: Mapping[str, str]) -> list[str]:
+    """Return the words of a command with options set: each in its place if it is there, else at the end."""
+    left, kept = dict(given), list[str]()
+    for name, value in _pairs_of(words):
+        kept += [name, left.pop(name)] if name in left else [name] if value is None else [name, value]
+    return [*kept, *(word for pair in left.items() for word in pair)]
+
+
+def _pairs_of(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield the options of this program with their values, and any other word without one."""
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name not in SERVER_OPTIONS:
+            yield word, None
+        else:
+            yield name, value if equals else next(rest, None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # it may not be looked into: whoever opens it is told so
+        return True
 
 
 def env_of(entry: Entry) -> dict[str, object]:

@@ -6,8 +6,9 @@ Every edit is verified: tomllib, a second parser, must read the result as the ol
 import re
 import tomllib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import wraps
 from itertools import pairwise
-from typing import cast
+from typing import Concatenate, ParamSpec, cast
 
 from tomlkit import TOMLDocument, inline_table, item, parse, table
 from tomlkit.exceptions import TOMLKitError
@@ -17,6 +18,8 @@ from agentapi_mcp.base.json_values import as_list, as_object, is_list, is_object
 
 TablePath = tuple[str, str]
 _Tables = MutableMapping[str, object]
+_Words = ParamSpec("_Words")
+_BOM = "\ufeff"
 
 
 class UnsafeEditError(ValueError):
@@ -33,6 +36,18 @@ def tables(text: str, key: str) -> list[str]:
     return list(as_object(load(text).get(key)))
 
 
+def _keeping_mark(edit: Callable[Concatenate[str, _Words], str]) -> Callable[Concatenate[str, _Words], str]:
+    """Keep the byte order mark of a file, which some editors of Windows write, away from the parsers."""
+
+    @wraps(edit)
+    def edited(text: str, *words: _Words.args, **named: _Words.kwargs) -> str:
+        mark = _BOM if text.startswith(_BOM) else ""
+        return mark + edit(text.removeprefix(_BOM), *words, **named)
+
+    return edited
+
+
+@_keeping_mark
 def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     """Return the text with a table changed in place, or appended.
 
@@ -51,6 +66,7 @@ def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     return _first_safe(expected, path, lambda: _append(text, path, entry), lambda: _append_inline(text, path, entry))
 
 
+@_keeping_mark
 def add(text: str, path: TablePath, block: str) -> str:
     """Return the text with a table that is written already, comments and all, after an empty line at its end.
 
@@ -64,6 +80,7 @@ def add(text: str, path: TablePath, block: str) -> str:
     return _first_safe(expected, path, lambda: _after(text, block))
 
 
+@_keeping_mark
 def put_in_list(
     text: str,
     path: TablePath,
@@ -83,6 +100,7 @@ def put_in_list(
     return _first_safe(expected, path, lambda: _change_list(text, path, key, changes, more))
 
 
+@_keeping_mark
 def remove(text: str, path: TablePath) -> str:
     """Return the text without a table and the empty line that `put` adds before it.
 
@@ -101,6 +119,11 @@ def render(path: TablePath, entry: Mapping[str, object]) -> str:
     return f"[{'.'.join(path)}]\n{_body(entry)}"
 
 
+def written(value: object) -> str:
+    """Write a value as it stands after its key."""
+    return _value(value).as_string()
+
+
 def _body(entry: Mapping[str, object]) -> str:
     body = table()
     for key, value in entry.items():
@@ -110,7 +133,7 @@ def _body(entry: Mapping[str, object]) -> str:
 
 def load(text: str) -> dict[str, object]:
     """Return the whole document."""
-    return tomllib.loads(text, parse_float=_float)
+    return tomllib.loads(text.removeprefix(_BOM), parse_float=_float)
 
 
 def _float(text: str) -> float | str:
@@ -213,14 +236,21 @@ def _with_values(block: list[str], values: Mapping[str, object]) -> list[str]:
     lines, end = list(block), _end_of(block)
     for name, value in values.items():
         at = next((at for at, line in enumerate(lines[:end]) if re.match(rf"\s*{re.escape(name)}\s*=", line)), None)
-        comment = re.search(r"[ \t]+#[^\"'\r\n]*", lines[at]) if at is not None else None
-        new = f"{name} = {_value(value).as_string()}{comment[0] if comment else ''}\n"
+        comment = _comment_of(lines[at]) if at is not None else ""
+        new = f"{name} = {_value(value).as_string()}{comment}\n"
         if at is not None:
             lines[at] = new
         else:
             lines.insert(end, new)
             end += 1
     return lines
+
+
+def _comment_of(line: str) -> str:
+    """Return the comment at the end of a line, with the space before it; a # in a string begins none."""
+    line = line.rstrip("\r\n")
+    starts = (found.start() for found in re.finditer(r"[ \t]*#", line))
+    return next((line[start:] for start in starts if _is_toml(line[:start])), "")
 
 
 def _delete(text: str, path: TablePath) -> str:

@@ -14,6 +14,7 @@ from mcp.client.stdio import stdio_client
 from mcp_types import Implementation, TextContent
 
 from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.base.text import listed
@@ -22,6 +23,7 @@ from agentapi_mcp.cli.mcp_clients import Entry, McpClient, words_of
 from agentapi_mcp.core.clients.models import TRIAL
 from agentapi_mcp.settings import VERSION, platform
 
+_LISTING = "list_agents"
 _TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
 # What desktop programs get, which read no shell profile: with our own PATH, the trial would prove nothing.
 _MINIMAL_PATHS = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
@@ -52,7 +54,7 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
             last = [line for line in log.read().splitlines() if line.strip()][-5:]
             works, summary = (
                 False,
-                "; ".join(last) or (timeout_message if isinstance(exc, TimeoutError) else type(exc).__name__),
+                "; ".join(last) or (timeout_message if isinstance(exc, TimeoutError) else _words_of(exc)),
             )
         if works:
             return f"Tried it as {client.title} starts it: {summary}, in {monotonic() - started:.1f} s."
@@ -70,8 +72,12 @@ async def _probe(
     info = Implementation(name=f"{TRIAL} ({client.title})", version=VERSION)
     async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
         tools = (await session.list_tools()).tools
+        # Its name has the server's prefix, and other toolsets than the usual one have no such tool.
+        listing = next((tool.name for tool in tools if tool.name.endswith(_LISTING)), None)
+        if listing is None:
+            return True, f"{len(tools)} tools"
         try:
-            agents = await read_all(partial(_list_agents, session))
+            agents = await read_all(partial(_list_agents, session, listing))
         except ConfigurationError as exc:
             return False, str(exc)
     ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
@@ -89,8 +95,13 @@ def _withheld(agents: Sequence[Mapping[str, object]], environ: Mapping[str, str]
     return f"; with {options} also {listed([name for name, names in lacking.items() if names])}"
 
 
-async def _list_agents(session: Client, cursor: str | None) -> Page[Mapping[str, object]]:
-    answer = await session.call_tool("list_agents", {} if cursor is None else {"cursor": cursor})
+def _words_of(failed: Exception) -> str:
+    cause = innermost(failed)
+    return f"{type(cause).__name__}: {cause}"
+
+
+async def _list_agents(session: Client, tool: str, cursor: str | None) -> Page[Mapping[str, object]]:
+    answer = await session.call_tool(tool, {} if cursor is None else {"cursor": cursor})
     structured: object = answer.structured_content
     if answer.is_error or not is_object(structured):
         raise ConfigurationError(" ".join(part.text for part in answer.content if isinstance(part, TextContent)))

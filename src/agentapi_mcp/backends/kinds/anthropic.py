@@ -1,6 +1,6 @@
 """Anthropic's Messages API, and servers that speak it."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 from typing import ClassVar, Literal
@@ -11,12 +11,13 @@ from typing_extensions import override
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.faults import COMMON_HINTS, FaultReader
 from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, build_request, exchange
+from agentapi_mcp.backends.wire.model_lists import read_models
 from agentapi_mcp.backends.wire.options import ApiUrl, HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object, is_list
 from agentapi_mcp.core.backends.events import BackendEvent
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus, OfferedModel
 from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
@@ -90,24 +91,24 @@ class AnthropicBackend(ModelLister):
         """List one model, which is free and verifies the key."""
 
         async def probe() -> None:
-            await self._listed(1, _CHECK_PATIENCE)
+            await self._listed(1)
 
         return await measure(self._clock, probe, _STATUSES)
 
     @override
-    async def list_models(self, *, within: timedelta) -> Sequence[object]:
-        """Return the newest thousand entries of `/v1/models`."""
-        return await self._listed(1000, within)
+    async def offered_models(self) -> tuple[OfferedModel, ...]:
+        """Return the newest thousand models of the provider's own list."""
+        return read_models(await self._listed(1000))
 
     async def aclose(self) -> None:
         """Do nothing: the connections belong to the shared HTTP client."""
 
-    async def _listed(self, most: int, within: timedelta) -> Sequence[object]:
+    async def _listed(self, most: int) -> object:
         path = f"/v1/models?limit={most}"
-        models = as_object(await self._api.get(path, self._headers(), self._faults, within=within)).get("data")
-        if not is_list(models):
+        body = await self._api.get(path, self._headers(), self._faults, within=_CHECK_PATIENCE)
+        if not is_list(as_object(body).get("data")):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
-        return models
+        return body
 
     def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
         key = own or self._options.api_key

@@ -1,7 +1,7 @@
 """Chat Completions: Azure, OpenRouter, the compatible endpoints of Vertex and Gemini, Ollama, vLLM and others."""
 
 import re
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, contextmanager, nullcontext
 from datetime import timedelta
 from decimal import Decimal
@@ -22,14 +22,15 @@ from agentapi_mcp.backends.wire.chat_completions import (
 from agentapi_mcp.backends.wire.client_credentials import ClientCredentials, ClientCredentialsOptions
 from agentapi_mcp.backends.wire.faults import COMMON_HINTS, FaultReader
 from agentapi_mcp.backends.wire.google import GoogleCredentials
+from agentapi_mcp.backends.wire.model_lists import read_models
 from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.replies import open_answer
 from agentapi_mcp.backends.wire.tokens import Tokens
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_list, as_object
+from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.backends.events import BackendEvent
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus, OfferedModel
 from agentapi_mcp.core.backends.ports import BackendHost, Capability, ModelLister
 
 _CHECK_PATIENCE = timedelta(seconds=15)
@@ -169,16 +170,18 @@ class OpenAIBackend(ModelLister):
         """Check the key's budget at OpenRouter, or list the models at any other provider."""
 
         async def probe() -> str | None:
-            body = await self._get("/key" if self._is_openrouter else self._models, _CHECK_PATIENCE)
+            body = await self._get("/key" if self._is_openrouter else self._models)
             spent = "The key has no credit left; raise its limit or add credit."
             return spent if self._is_openrouter and _is_spent(body) else None
 
         return await measure(self._clock, probe, _STATUSES)
 
     @override
-    async def list_models(self, *, within: timedelta) -> Sequence[object]:
-        """Return the entries of `/models`."""
-        return as_list(as_object(await self._get(self._models, within)).get("data"))
+    async def offered_models(self) -> tuple[OfferedModel, ...]:
+        """Return the models of the provider's own list."""
+        if self._provider == "azure":
+            raise BackendError(BackendFault.NOT_FOUND, "Azure lists what can be deployed, and not the deployments.")
+        return read_models(await self._get(self._models))
 
     async def aclose(self) -> None:
         """Do nothing: the connections belong to the shared HTTP client."""
@@ -193,12 +196,12 @@ class OpenAIBackend(ModelLister):
                 self._tokens.refuse()
             raise
 
-    async def _get(self, path: str, within: timedelta) -> object:
+    async def _get(self, path: str) -> Mapping[str, object]:
         key = await self._key()
         faults = self._faults.hiding(key)
         with self._noticing_refusals():
             headers = self._headers(key, is_token=self._tokens is not None)
-            body = await self._api.get(path, headers, faults, within=within)
+            body = await self._api.get(path, headers, faults, within=_CHECK_PATIENCE)
         if as_object(body).get("error"):
             error = faults.of_error(body)
             # Whoever has no list says so by the status; this is another address.

@@ -32,8 +32,8 @@ def agents_list(*, as_json: bool) -> None:
     run(lambda services, _: _list_agents(services, as_json=as_json))
 
 
-@agents.command("add")
-@click.argument("provider", type=click.Choice(tuple(PROVIDERS)), required=False)
+@agents.command("add", epilog=f"PROVIDER is one of: {', '.join(PROVIDERS)}.")
+@click.argument("provider", type=click.Choice(tuple(PROVIDERS)), metavar="[PROVIDER]", required=False)
 @click.option("--name", help="What to call the agent; without it, as the provider.")
 @click.option(
     "--model", "models", multiple=True, metavar="NAME", help="A model, by the provider's id; the first is the default."

@@ -5,16 +5,19 @@ from functools import partial
 import click
 
 from agentapi_mcp.cli import connecting
-from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.known_clients import NAMES
+from agentapi_mcp.cli.options import json_option, tool_prefix_option, toolsets_option
 from agentapi_mcp.cli.outputs import guarded
 
 
-@click.command()
+@click.command(epilog=f"CLIENT is one of: {', '.join(NAMES)}.")
 @click.option("--env", multiple=True, metavar="NAME", help="Hand this variable on, by reference where it can be.")
 @click.option(
     "--print", "only_print", is_flag=True, help="Show what to paste where, without values, and write nothing."
 )
 @click.option("--yes", is_flag=True, help="Connect every client that is found without asking.")
+@toolsets_option
+@tool_prefix_option
 @json_option
 @connecting.client_options(
     "Replace another server of this name, write though the client was never used here, and start no trial.",

@@ -5,10 +5,11 @@ from functools import partial
 import click
 
 from agentapi_mcp.cli import connecting
+from agentapi_mcp.cli.known_clients import NAMES
 from agentapi_mcp.cli.outputs import guarded
 
 
-@click.command()
+@click.command(epilog=f"CLIENT is one of: {', '.join(NAMES)}.")
 @connecting.client_options("Remove the server of this name even if it is another program's.", requires_client=True)
 def disconnect(**values: object) -> None:
     """Undo `connect`."""

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.questions import ask_secret
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.keys.models import ApiKey
@@ -98,7 +99,7 @@ def _set_active(which: str, *, organization: bool, active: bool) -> None:
 def _read_key() -> SecretStr:
     """Read a key from a hidden prompt, or from stdin where that is no terminal."""
     if sys.stdin.isatty():
-        return SecretStr(click.prompt("API key", hide_input=True, err=True))
+        return SecretStr(ask_secret("API key"))
     try:
         return SecretStr(sys.stdin.read(_MAX_CHARACTERS))
     except UnicodeDecodeError:

@@ -17,6 +17,7 @@ from agentapi_mcp.app.maintenance import (
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.outputs import guarded, table
+from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.terminal import print_out
 from agentapi_mcp.settings import Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
@@ -87,7 +88,8 @@ def _ask(others: OtherTables) -> None:
     )
     if not sys.stdin.isatty():
         raise InvalidRequestError(f"{what} Nobody can be asked whether that is meant: say --yes.")
-    click.confirm(f"{what} Go on?", abort=True, err=True)
+    if not confirm(f"{what} Go on?", default=False):
+        raise click.Abort
 
 
 def _print_notes(notes: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.cli.found_sessions import find_session, session_ids
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
+from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
@@ -128,8 +129,8 @@ async def _delete_session(services: Services, session_id: str, *, confirmed: boo
     session = await services.sessions.get(services.principal, found)
     if not confirmed and not sys.stdin.isatty():
         raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")
-    if not confirmed:
-        click.confirm(f"Delete “{session.title}” with {session.message_count} messages?", abort=True, err=True)
+    if not confirmed and not confirm(f"Delete “{session.title}” with {session.message_count} messages?", default=False):
+        raise click.Abort
     await services.sessions.delete(services.principal, found)
     print_err(f"Deleted {found}.")
 

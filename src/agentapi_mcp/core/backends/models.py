@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from enum import StrEnum
 
 from pydantic import SecretStr
@@ -48,6 +49,18 @@ class HealthCheck:
     fault: BackendFault | None = None
     next_step: str | None = None
     latency: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedModel:
+    """A model in a provider's list, which does not say what is None; prices are US dollars per million tokens."""
+
+    model_id: str
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    input_price: Decimal | None = None
+    output_price: Decimal | None = None
+    cached_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol, TypeVar, runtime_checkable
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.backends.events import BackendEvent
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, OfferedModel
 
 T = TypeVar("T")
 
@@ -53,14 +52,10 @@ class Backend(Protocol):
 
 @runtime_checkable
 class ModelLister(Protocol):
-    """A backend whose provider lists its models."""
+    """What a backend is besides if its provider lists its models for nothing; `create` declares that type."""
 
-    async def list_models(self, *, within: timedelta) -> Sequence[object]:
-        """Return the entries of the provider's own list, as JSON; with the operator's credential, without cost.
-
-        Raises:
-            BackendError: there is no list, or the provider refuses it.
-        """
+    async def offered_models(self) -> Sequence[OfferedModel]:
+        """Return the models of the provider's own list, or raise BackendError."""
         ...
 
 
