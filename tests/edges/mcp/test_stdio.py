@@ -29,7 +29,9 @@ class ClosedStores:
 
 asyncio.run(serve_stdio(create_server(ClosedStores(), McpOptions())))
 """
-GONE = PROGRAM[: PROGRAM.index("asyncio.run")] + """
+GONE = (
+    PROGRAM[: PROGRAM.index("asyncio.run")]
+    + """
 import os
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 
@@ -41,6 +43,7 @@ async def main():
 
 asyncio.run(main())
 """
+)
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 0,
