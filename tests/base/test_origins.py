@@ -103,3 +103,11 @@ def test_whatever_is_taken_for_a_host_is_a_host_to_a_url_too(text: str) -> None:
         assert parts.hostname == authority.host.strip("[]")
         assert parts.port == authority.port
         assert (parts.username, parts.path, parts.query) == (None, "/", "")
+
+
+@pytest.mark.parametrize("text", ["app://obsidian.md", "chrome-extension://abcdefgh"])
+def test_a_page_of_a_program_has_no_port(text: str) -> None:
+    origin = Origin.parse(text)
+    assert origin is not None
+    assert (origin.port, str(origin)) == (None, text)
+    assert origin != Origin.parse(f"{text}:443")

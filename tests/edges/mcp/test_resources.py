@@ -229,6 +229,9 @@ async def test_templates_and_prompts_are_listed_and_written_before_the_stores_ar
         assert isinstance(content, TextContent)
         assert content.text.endswith("Why?")
         assert "agent guide" in content.text
+        blank = (await client.get_prompt("ask_agent", {"message": "Why?", "agent": " "})).messages[0].content
+        assert isinstance(blank, TextContent)
+        assert "Call the chat tool, send" in blank.text
 
 
 @pytest.mark.parametrize("link", LINKS)
