@@ -97,6 +97,8 @@ def _parse() -> argparse.Namespace:
     given = parser.parse_args()
     if unknown := [name for name in given.clients if name not in everyone]:
         parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(everyone)}")
+    if unknown := [name for name in (given.trials or "").split(",") if name and name not in TRIALS]:
+        parser.error(f"there is no trial {', '.join(unknown)}; there are: {', '.join(TRIALS)}")
     return given
 
 
