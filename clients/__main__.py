@@ -105,6 +105,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"there is no trial {', '.join(absent)}; there are: {', '.join(TRIALS)}")
     if unknown := [name for name in given.clients if name not in everyone]:
         parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(everyone)}")
+    if unknown := [name for name in (given.trials or "").split(",") if name and name not in TRIALS]:
+        parser.error(f"there is no trial {', '.join(unknown)}; there are: {', '.join(TRIALS)}")
     return given
 
 

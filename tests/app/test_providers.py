@@ -47,7 +47,7 @@ async def test_a_list_of_any_models_can_be_written() -> None:
 
         async def check(each: Mapping[str, object]) -> None:
             peer.models = [SMALL, each]
-            found = {model.model_id: model for model in await offered_models("openai", f"{peer.origin}/v1", None, {})}
+            found = {model.model_id: model for model in await offered_models("openai", {"base_url": f"{peer.origin}/v1"}, {})}
             assert "small" in found
             text = written(tuple(found.values()), peer.origin)
             (agent,) = agents_of(text, {"A": "secret"}, called="It")
@@ -79,7 +79,7 @@ async def test_a_number_that_is_not_plausible_is_unknown(
 ) -> None:
     async with Lister() as peer:
         peer.models = [{"id": "x", **fields}, {"id": "i" * 256}, {"id": "a\nb"}, {"id": "models/i"}]
-        found = await offered_models("openai", f"{peer.origin}/v1", None, {})
+        found = await offered_models("openai", {"base_url": f"{peer.origin}/v1"}, {})
     assert [(model.model_id, model.context_window, model.input_price) for model in found] == [
         ("x", window, price),
         ("i", None, None),
