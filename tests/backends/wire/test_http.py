@@ -34,6 +34,10 @@ TWO_LENGTHS = (
 NO_NUMBER = (BackendFault.BAD_REPLY, "The reply of the provider has a Content-Length that is no number.")
 TOO_LONG = (BackendFault.BAD_REPLY, "The reply of the provider has a header of more than 102,400 bytes.")
 TOO_MANY = (BackendFault.BAD_REPLY, "The reply of the provider has more than 300 headers.")
+INTERIM = (
+    BackendFault.BAD_REPLY,
+    "The provider sent more than 100 interim replies, such as 102 Processing, and no other.",
+)
 TLS = (BackendFault.BAD_REPLY, "The provider speaks TLS at this port: its URL begins with https://.")
 UNDONE = (BackendFault.BAD_REPLY, "The provider's reply could not be decompressed.")
 SOON = timedelta(seconds=0.1)
@@ -245,6 +249,9 @@ async def test_a_small_reply_cannot_expand_without_limit() -> None:
         (OK + b"content-length: x\r\n\r\n", NO_NUMBER),
         (OK + b"x: " + b"y" * 200_000 + b"\r\n\r\n", TOO_LONG),
         (b"HTTP/1.1 100 Continue\r\n\r\n", NO_ANSWER),
+        (b"HTTP/1.1 102 Processing\r\n\r\n" * 100, NO_ANSWER),
+        (b"HTTP/1.1 102 Processing\r\n\r\n" * 101, INTERIM),
+        (b"HTTP/1.1 102 Processing\r\n\r\n" * 50_000, INTERIM),
         (OK + b"content-length: 9\r\n\r\nhalf", CUT),
         (CHUNKED + chunk(b"one") + b"5\r\ntw", CUT),
         (CHUNKED + chunk(b"one"), CUT),

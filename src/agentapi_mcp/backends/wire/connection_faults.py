@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
 MOST_FIELDS = 300  # headers of a reply
+MOST_INTERIM, INTERIM = 100, "too many interim replies"  # such as 102 Processing, before the one that counts
 LONGEST_FIELD = 100 * 1024  # bytes of a header of a reply
 
 _OPERATORS = "The operator of this server sets it, and starts the server again."
@@ -130,6 +131,12 @@ def _unread(message: str, name: str) -> str:
         return f"{reply} has a header of more than {LONGEST_FIELD:,} bytes."
     if "Content-Length" in message:
         return f"{reply} has a Content-Length that is no number."
+    return _no_reply(message, name)
+
+
+def _no_reply(message: str, name: str) -> str:
+    if message == INTERIM:
+        return f"{name} sent more than {MOST_INTERIM} interim replies, such as 102 Processing, and no other."
     if r"\x15\x03" in message:  # an alert of TLS
         return f"{name} speaks TLS at this port: its URL begins with https://."
     return f"{name} does not answer in HTTP/1.1."

@@ -31,15 +31,18 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
-from aiohttp.http import StreamWriter
+from aiohttp.http import RawResponseMessage, StreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from typing_extensions import override
 from yarl import URL
 
 from agentapi_mcp.backends.wire.addresses import Address, address_of
 from agentapi_mcp.backends.wire.bodies import Body, Outgoing
 from agentapi_mcp.backends.wire.connection_faults import (
+    INTERIM,
     LONGEST_FIELD,
     MOST_FIELDS,
+    MOST_INTERIM,
     Route,
     fault_of,
     refused_by_proxy,
@@ -56,6 +59,8 @@ _KEEP_ALIVE = re.compile(r"(?i)(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})")
 _BYTES_ACKED = struct.Struct("120xQ")  # of Linux' tcp_info
 _REQUEST_TIMEOUT = 408
 _LOGIN_WANTED = 407
+_FIRST_FINAL = 200
+_PIECE = 16 * 1024  # bytes that are parsed at once before a body
 _NAMES_KEPT = 10  # seconds that the addresses of a host are kept
 _BUFFER = 64 * 1024  # bytes of a reply; from twice as many on, the provider has to wait
 # Not those that say where the request ends.
@@ -228,6 +233,27 @@ class _Wire(ResponseHandler):
     kept_since = 0.0
     got_before: int | None = None
     is_unread = False
+    interim = 0
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if len(data) <= _PIECE or self._payload is not None:
+            super().data_received(data)
+            return
+        # So that interim replies without end are noticed after some of them: to parse each takes its time.
+        for start in range(0, len(data), _PIECE):
+            if self.interim <= MOST_INTERIM:
+                super().data_received(data[start : start + _PIECE])
+
+    @override
+    def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
+        self.interim += data[0].code < _FIRST_FINAL
+        if self.interim <= MOST_INTERIM:
+            super().feed_data(data, size)
+        elif self.exception() is None:
+            self.set_exception(HttpProcessingError(message=INTERIM))
+            if self.transport is not None:
+                self.transport.abort()
 
     def keep(self) -> None:
         """Note that it is idle from now on."""
@@ -290,7 +316,7 @@ class _Request(aiohttp.ClientRequest):
     @override
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         protocol = cast("_Wire", conn.protocol)
-        protocol.got_before, protocol.is_unread = None, False
+        protocol.got_before, protocol.is_unread, protocol.interim = None, False, 0
         if protocol in _REPLIES:
             if protocol.is_stale or _is_gone(protocol):
                 raise _GoneError
