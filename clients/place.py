@@ -54,13 +54,20 @@ class Place:
     folder: Path
     provider: Provider
     env: Mapping[str, str]
+    scale: float  # how long a second is
     port: int = field(default_factory=free_port)
+    through: str | None = None  # another address of the server, to which clients over HTTP are sent
     _server: Process | None = None
     _folders: int = 0
 
+    @property
+    def url(self) -> str:
+        """The server's address over HTTP."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
     def target(self, transport: str) -> Target:
         """Tell how a client reaches the server."""
-        url = f"http://127.0.0.1:{self.port}/mcp" if transport == "http" else None
+        url = (self.through or self.url) if transport == "http" else None
         return Target(url, [str(_PROGRAM)], {} if url else self.env)
 
     def new_folder(self) -> Path:
@@ -127,7 +134,7 @@ async def open_place(provider: Provider, scale: float) -> AsyncGenerator[Place]:
             "AGENTAPI_ABANDON_GRACE_SECONDS": str(max(1, round(_GRACE_SECONDS * scale))),
             **python_path(),
         }
-        place = Place(folder, provider, env)
+        place = Place(folder, provider, env, scale)
         try:
             yield place
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from chaos.processes import Process, free_port, listens, start
-from chaos.timing import until
+from chaos.timing import now, until
 from clients.place import Place, Target
 from clients.programs import ENVIRONMENT
 from clients.provider import Script, fields_in
@@ -101,12 +102,24 @@ class Inspector(Asking):
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
-        out, err = await self._process.communicate()
-        if self._process.returncode != 0:
-            raise GaveUpError((out + err).decode(errors="replace"))
-        said = json.loads(out)
-        return said.get("result", said)
+        try:
+            out, err = await self._process.communicate()
+        finally:
+            if self._process.returncode is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        said = _json_of(out)
+        if self._process.returncode != 0 or said is None:
+            raise GaveUpError((out + err).decode(errors="replace") or "it ended without a word")
+        return as_object(said.get("result", said))
+
+
+def _json_of(output: bytes) -> Mapping[str, Any] | None:
+    try:
+        return as_object(json.loads(output))
+    except ValueError:
+        return None
 
 
 @asynccontextmanager
@@ -210,36 +223,43 @@ class PlainRun:
     place: Place
     transport: str
     script: Script
+    began: float = 0.0
     _asking: Asking | None = None
     _failed: str = ""
+    _is_stopped: bool = False
 
     async def finish(self) -> None:
-        """Connect, and do the calls."""
+        """Connect, and do the calls; a program whose user stopped a call goes on, and is ended from outside."""
+        self.began = now()
         async with self.client.connect(self.place, self.place.target(self.transport)) as asking:
             self._asking = asking
             try:
                 await self._do(asking)
             except GaveUpError as exc:
                 self._failed = str(exc)
+                self.script.told_at = now()
+                if self._is_stopped:
+                    await asyncio.Event().wait()
 
     async def _do(self, asking: Asking) -> None:
         script = self.script
-        script.tools = tuple(await asking.ask("list"))
+        script.show(await asking.ask("list"))
         for call in script.calls:
             if call.before is not None:
                 await call.before()
             given = call.arguments(script.results) if callable(call.arguments) else call.arguments
             if call.tool == "read":
-                script.results.append(await asking.ask("read", **given))
+                script.tell([*script.results, await asking.ask("read", **given)])
                 continue
-            script.results.append(await asking.ask("call", tool=call.tool, given=given))
+            script.tell([*script.results, await asking.ask("call", tool=call.tool, given=given)])
             while script.follow and fields_in(script.results[-1]).get("status") == "running":
                 turn = fields_in(script.results[-1])["turn_id"]
-                script.results.append(await asking.ask("call", tool="get_turn", given={"turn_id": turn}))
+                script.tell([*script.results, await asking.ask("call", tool="get_turn", given={"turn_id": turn})])
         script.done.set()
 
     async def stop(self) -> None:
         """Stop as a user does."""
+        self._is_stopped = True
         if self._asking is not None:
             await self._asking.stop()
 

@@ -48,7 +48,7 @@ def _codex(home: Path, target: Target, base: str) -> Started:
     lines = [
         'model = "fake"\nmodel_provider = "fake"\napproval_policy = "never"\n[model_providers.fake]\nname = "fake"',
         f'base_url = "{base}/v1"\nwire_api = "responses"\nenv_key = "FAKE_KEY"\nrequest_max_retries = 0',
-        f"[mcp_servers.{NAME}]\nstartup_timeout_sec = 60\ntool_timeout_sec = 120\nrequired = true",
+        f"[mcp_servers.{NAME}]\nstartup_timeout_sec = 60\nrequired = true",
         'default_tools_approval_mode = "approve"',
     ]
     if target.url:
@@ -113,7 +113,8 @@ def _python(client: str) -> Callable[[Path, Target, str], Started]:
         script = Path(__file__).parent / "python" / f"{client}.py"
         told = {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": f"{base}/v1", "OPENAI_AGENTS_DISABLE_TRACING": "1"}
         google = {"GOOGLE_API_KEY": "x", "GOOGLE_GEMINI_BASE_URL": base}
-        return Started([str(python_of(client)), str(script), target.as_json()], told | google)
+        crew = {"CREWAI_DISABLE_TELEMETRY": "true", "CREWAI_TRACING_ENABLED": "false", "OTEL_SDK_DISABLED": "true"}
+        return Started([str(python_of(client)), str(script), target.as_json()], told | google | crew)
 
     return prepare
 
@@ -126,9 +127,10 @@ def _npm_version(project: str, package: str) -> Callable[[], str]:
 
 def _python_version(client: str, package: str) -> Callable[[], str]:
     def read() -> str:
-        lines = (Path(__file__).parent / "python" / f"{client}.lock").read_text().splitlines()
-        found = next(line for line in lines if line.startswith(f"{package}=="))
-        return found.split("==")[1].split()[0]
+        installed = (
+            python_of(client).parents[1].glob(f"lib/python*/site-packages/{package.replace('-', '_')}-*.dist-info")
+        )
+        return next(installed).name.removesuffix(".dist-info").rpartition("-")[2]
 
     return read
 
@@ -155,6 +157,8 @@ PROMPTED = {
         Prompted("pydantic-ai", _python_version("pydantic_ai", "pydantic-ai-slim"), _python("pydantic_ai")),
         Prompted("langchain", _python_version("langchain", "langchain-mcp-adapters"), _python("langchain")),
         Prompted("adk", _python_version("adk", "google-adk"), _python("adk")),
+        Prompted("crewai", _python_version("crewai", "crewai-tools"), _python("crewai")),
+        Prompted("mcp-agent", _python_version("mcp_agent", "mcp-agent"), _python("mcp_agent")),
     )
 }
 ENVIRONMENT = {"PATH": os.defpath, "TERM": "xterm", "LANG": "C.UTF-8"}

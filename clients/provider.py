@@ -23,6 +23,8 @@ OURS = tuple(tool.spec.name for tool in find_tools([DEFAULT_TOOLSET]))
 _WORDS = re.compile(r"\[\[words=(\d+)\]\]")
 # Claude Code and others hide the tools of a server behind a search, and wait for slow servers by a tool.
 _SEARCH = "ToolSearch"
+# How often the model calls again where its client gave up: a turn of 90 seconds, with a client that waits for five.
+_TRIES = 30
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,26 @@ class Script:
     """What the client's model does in one run, and what it was told."""
 
     calls: Sequence[Call]
-    follow: bool = True  # waits with `get_turn` for a turn that is still running
+    follow: bool = True  # waits with `get_turn` for a turn that is running, and calls again where its client gave up
     tools: tuple[str, ...] | None = None
     results: list[str] = field(default_factory=list[str])
+    begun: int = 0  # calls that were made, however often
+    lost: int = 0  # calls on which the client gave up
     searched: bool = False
+    listed_at: float = 0.0
+    told_at: float = 0.0
     done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def show(self, tools: Sequence[str]) -> None:
+        """Note the tools that the client has, the first time."""
+        if self.tools is None:
+            self.tools, self.listed_at = tuple(tools), now()
+
+    def tell(self, results: Sequence[str]) -> None:
+        """Note what the client's calls came to so far."""
+        if len(results) > len(self.results):
+            self.told_at = now()
+        self.results[:] = results
 
 
 @dataclass
@@ -64,6 +81,12 @@ def named(tools: Sequence[str], tool: str) -> str | None:
         if name == tool or (name.endswith(tool) and name[-len(tool) - 1] in "_./-" and not _is_of_another(name, tool)):
             return name
     return None
+
+
+def _is_lost(result: ToolResult) -> bool:
+    """Tell whether a client says of its own accord why there is no turn: that it waited no longer, for example."""
+    is_of_turn = any(named([result.name], tool) for tool in ("chat", "get_turn"))
+    return is_of_turn and "turn_id" not in fields_in(result.text)
 
 
 def _is_of_another(name: str, tool: str) -> bool:
@@ -108,10 +131,16 @@ class Provider:
         if named(tools, "chat") is None and _SEARCH in tools and not script.searched:
             script.searched = True
             return Answer(tool=_SEARCH, arguments={"query": "+agentapi chat", "max_results": 20})
-        if script.tools is None:
-            script.tools = tools
+        script.show(tools)
         results = [result for result in asked.results if result.name not in {_SEARCH, "WaitForMcpServers"}]
-        script.results = [result.text for result in results]
+        script.tell([result.text for result in results])
+        if script.follow:
+            kept = [result for result in results if not _is_lost(result)]
+            if results and results[-1] not in kept:  # a model takes a moment, and a server that restarts, too
+                await pause(self._pace)
+            script.lost, results = len(results) - len(kept), kept
+            if script.lost > _TRIES:
+                return Answer("I give up.")
         running = self._running(results) if script.follow else None
         if running is not None:
             return Answer(tool=named(tools, "get_turn") or "get_turn", arguments={"turn_id": running})
@@ -123,9 +152,11 @@ class Provider:
             script.done.set()
             return Answer("That is all.")
         call = script.calls[made]
-        if call.before is not None:
+        is_new, script.begun = made >= script.begun, made + 1
+        if is_new and call.before is not None:
             await call.before()
-        given = call.arguments(script.results) if callable(call.arguments) else call.arguments
+        told = [result.text for result in results]
+        given = call.arguments(told) if callable(call.arguments) else call.arguments
         return Answer(tool=named(tools, call.tool) or call.tool, arguments=given)
 
     def _running(self, results: Sequence[ToolResult]) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chaos.timing import now
 from clients.place import Place
 from clients.programs import ENVIRONMENT, Prompted
 from clients.provider import Script
@@ -24,6 +25,7 @@ class PromptedRun:
     transport: str
     script: Script
     output: Path = field(init=False)
+    began: float = 0.0
     _process: asyncio.subprocess.Process | None = None
 
     async def finish(self) -> None:
@@ -37,6 +39,7 @@ class PromptedRun:
         started = await asyncio.to_thread(
             self.client.prepare, home, self.place.target(self.transport), self.place.provider.base
         )
+        self.began = now()
         with self.output.open("wb") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *started.words,

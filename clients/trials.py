@@ -10,14 +10,18 @@ from chaos.timing import now
 from clients.place import Place
 from clients.plain import PlainRun
 from clients.provider import OURS, Call, Script, fields_in, named
+from clients.recorder import open_recorder
 from clients.running import PromptedRun
 
 from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.presentation.uris import transcript_uri
 
 # How many words the answers have, one a second at full scale.
-_SHORT, _RESTARTED, _LONG, _ENDLESS = 2, 20, 90, 10**6
-_SEEN_WITHIN = 100.0
+_SHORT, _RESTARTED, _LONG, _LONGER, _ENDLESS = 2, 20, 90, 150, 10**6
+# The longest that a call may wait: longer than the answer to it takes.
+_WAIT_SECONDS = 240
+# At full scale: a stream that is closed ends its turn after 15 seconds, whatever the client.
+_SEEN_WITHIN = 60.0
 RUNS_ON = "runs on"
 THE_END = "the end"
 
@@ -42,9 +46,10 @@ class Trial:
         """Return a call of `chat`."""
         return Call("chat", {"agent": "peer", "message": message, **more})
 
-    def asked(self, message: str) -> int:
-        """Count how often the agent's model was asked this."""
-        return sum(1 for asked in self.place.provider.asked if message in asked.message)
+    def expect_asked_once(self, message: str) -> None:
+        """See that the agent's model was asked this once."""
+        if (times := sum(1 for asked in self.place.provider.asked if message in asked.message)) != 1:
+            raise FailedError(f"the agent was asked {times} times")
 
     async def run(self, script: Script) -> PromptedRun | PlainRun:
         """Do a script to its end."""
@@ -58,19 +63,29 @@ class Trial:
 async def first_turn(trial: Trial) -> str:
     """See that the first request to the model has the tools."""
     script = Script([Call("list_agents", {})])
-    await trial.run(script)
+    run = await trial.run(script)
     found = sum(1 for tool in OURS if named(script.tools or (), tool))
     if found < len(OURS):
         raise FailedError(f"{found} of {len(OURS)} tools")
-    return f"{found} tools"
+    return f"{found} tools in {script.listed_at - run.began:.1f} s"
+
+
+async def declares(trial: Trial) -> str:
+    """Note what the client says of itself when it connects."""
+    async with open_recorder(trial.place.url) as recorder:
+        trial.place.through = recorder.url
+        try:
+            await trial.run(Script([Call("list_agents", {})]))
+        finally:
+            trial.place.through = None
+    return recorder.words()
 
 
 async def chat(trial: Trial) -> str:
     """See that an answer arrives."""
     script = Script([trial.chat(trial.message(_SHORT))])
     await trial.run(script)
-    _expect_end(script)
-    return "answered"
+    return _expect_end(script)
 
 
 async def long_turn(trial: Trial) -> str:
@@ -79,9 +94,24 @@ async def long_turn(trial: Trial) -> str:
     script = Script([trial.chat(message)])
     await trial.run(script)
     _expect_end(script)
-    if (times := trial.asked(message)) != 1:
-        raise FailedError(f"the agent was asked {times} times")
-    return "in one call" if len(script.results) == 1 else f"in {len(script.results)} calls"
+    trial.expect_asked_once(message)
+    calls = "in one call" if len(script.results) == 1 else f"in {len(script.results)} calls"
+    return f"{calls}, of which the client gave up {script.lost}" if script.lost else calls
+
+
+async def long_call(trial: Trial) -> str:
+    """See how long the client waits for one call, with the limit that it has by default."""
+    before = len(trial.place.provider.asked)
+    run = trial.begin(Script([trial.chat(trial.message(_LONGER), wait_seconds=_WAIT_SECONDS)], follow=False))
+    await run.finish()
+    script = run.script
+    for asked in trial.place.provider.asked[before:]:
+        asked.enough.set()
+    if script.results and THE_END in script.results[-1]:
+        return "answered"
+    if not script.told_at:
+        raise FailedError(f"neither an answer nor a time-out: {run.said()}")
+    return f"gives up after {script.told_at - script.listed_at:.0f} s"
 
 
 async def stop(trial: Trial) -> str:
@@ -133,8 +163,7 @@ async def between(trial: Trial) -> str:
     script = Script([trial.chat(first), Call("chat", go_on, before=trial.place.restart_server)])
     await trial.run(script)
     _expect_end(script)
-    if trial.asked(second) != 1:
-        raise FailedError(f"the agent was asked {trial.asked(second)} times")
+    trial.expect_asked_once(second)
     return "goes on"
 
 
@@ -152,24 +181,25 @@ async def during(trial: Trial) -> str:
     async with asyncio.TaskGroup() as group:
         group.create_task(restart())
         await trial.run(script)
-    _expect_end(script)
-    if (times := trial.asked(message)) != 1:
-        raise FailedError(f"the agent was asked {times} times")
-    return "answered"
+    trial.expect_asked_once(message)
+    return _expect_end(script)
 
 
-def _expect_end(script: Script) -> None:
+def _expect_end(script: Script) -> str:
     if not script.results or THE_END not in script.results[-1]:
         raise FailedError(f"no whole answer: {script.results[-1:]}")
+    return f"answered at try {script.lost + 1}" if script.lost else "answered"
 
 
 TRIALS: dict[str, Callable[[Trial], Awaitable[str]]] = {
     "first turn": first_turn,
+    "declares": declares,
     "chat": chat,
     "90 s turn": long_turn,
+    "150 s call": long_call,
     "stop": stop,
     "resource": resource,
     "restart between": between,
     "restart during": during,
 }
-OVER_HTTP = frozenset({"restart between", "restart during"})
+OVER_HTTP = frozenset({"declares", "restart between", "restart during"})

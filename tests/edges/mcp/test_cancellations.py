@@ -85,6 +85,21 @@ async def test_a_request_that_ends_with_its_connection_was_not_stopped(said: str
     assert work.words == (heard,)
 
 
+@pytest.mark.parametrize(("said", "heard"), [(None, Departure.STOPPED), ("-32001", Departure.TIMED_OUT)])
+async def test_what_a_client_says_just_before_it_ends_is_heard(said: str | None, heard: Departure) -> None:
+    cancellations, work, client = Cancellations(), Work(), ClientConnection()
+    connection.set(client)
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(cancellations.run((0, "7"), work))
+        await work.begun.wait()
+        client.set_reason("8", "another one")
+        client.set_reason("7", said)
+        client.ended.set()
+        request.cancel()
+    assert work.words == (heard,)
+    client.set_reason("7", said)  # has ended, and is forgotten
+
+
 async def test_what_the_work_raises_is_raised_as_it_is() -> None:
     async def fail() -> None:
         raise ValueError("no")

@@ -7,7 +7,7 @@ its own task: when the handler is cancelled, we wait a moment for the reason, th
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -44,6 +44,23 @@ class ClientConnection:
         self.broken = asyncio.Event()
         self.pipe: PipeDeliveries | None = None
         self.after_arrival = after_arrival
+        self._slots: dict[str, _Slot] = {}
+
+    @contextmanager
+    def running(self, request_id: str, slot: "_Slot") -> Generator[None]:
+        """Have a running request hear of its cancellation as soon as that is read."""
+        self._slots[request_id] = slot
+        try:
+            yield
+        finally:
+            if self._slots.get(request_id) is slot:
+                del self._slots[request_id]
+
+    def set_reason(self, request_id: str, reason: object) -> None:
+        """Store the reason of a cancellation; of a client that ends right after it, the SDK may not tell it in time."""
+        slot = self._slots.get(request_id)
+        if slot is not None:
+            slot.set(departure(reason))
 
 
 connection = ContextVar[ClientConnection | None]("connection", default=None)
@@ -60,6 +77,10 @@ class _Slot:
     has_reason: asyncio.Event = field(default_factory=asyncio.Event)
     departure: Departure = Departure.UNCLEAR
 
+    def set(self, how: Departure) -> None:
+        self.departure = how
+        self.has_reason.set()
+
 
 class Cancellations:
     """Running requests and the reasons of their cancellation; a key is a client's connection and the request id."""
@@ -71,10 +92,8 @@ class Cancellations:
     def set_reason(self, key: Key, reason: object) -> None:
         """Store the reason of a cancellation; without effect if the request is not running."""
         slot = self._slots.get(key)
-        if slot is None:
-            return
-        slot.departure = departure(reason)
-        slot.has_reason.set()
+        if slot is not None:
+            slot.set(departure(reason))
 
     def cancel(self, key: Key, how: Departure) -> bool:
         """Cancel a running request, whose caller left in this way; return False if it does not run in this process."""
@@ -83,8 +102,7 @@ class Cancellations:
             return False
         slot = self._slots.get(key)
         if slot is not None:
-            slot.departure = how
-            slot.has_reason.set()
+            slot.set(how)
         cancel()
         return True
 
@@ -104,23 +122,29 @@ class Cancellations:
     async def run(self, key: Key, work: Callable[[], Awaitable[T]]) -> T:
         """Run the work; if the request is cancelled, cancel the work with the `Departure` as the message."""
         slot = self._slots[key] = _Slot()
+        client = connection.get()
         try:
-            async with asyncio.TaskGroup() as group:
-                task = group.create_task(_outcome(work))
-                try:
-                    outcome = await asyncio.shield(task)
-                except asyncio.CancelledError:
-                    # Shielded: the work must end before the handler does, whatever else is cancelled.
-                    with anyio.CancelScope(shield=True):
-                        task.cancel(await _how_it_left(slot))
-                        await asyncio.wait((task,))
-                    raise
+            with nullcontext() if client is None else client.running(key[1], slot):
+                outcome = await _run(slot, work)
         finally:
             if self._slots.get(key) is slot:
                 del self._slots[key]
         if isinstance(outcome, _Raised):
             raise outcome.error
         return outcome
+
+
+async def _run(slot: _Slot, work: Callable[[], Awaitable[T]]) -> "T | _Raised":
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_outcome(work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Shielded: the work must end before the handler does, whatever else is cancelled.
+            with anyio.CancelScope(shield=True):
+                task.cancel(await _how_it_left(slot))
+                await asyncio.wait((task,))
+            raise
 
 
 async def _how_it_left(slot: _Slot) -> Departure:

@@ -19,7 +19,14 @@ from anyio.streams.memory import MemoryObjectSendStream
 from mcp.server.stdio import stdio_server
 from mcp.shared._stream_protocols import WriteStream
 from mcp.shared.message import SessionMessage
-from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+from mcp_types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    jsonrpc_message_adapter,
+)
 from pydantic import ValidationError
 
 from agentapi_mcp.base.json_bounds import BOUNDS, JsonBounds, JsonBoundsError
@@ -220,7 +227,7 @@ async def _exchange(server: EdgeServer, client: ClientConnection, lines: _Bounde
             async with messages_in, replies, read_stream:
                 try:
                     async for item in read_stream:
-                        await _pass_on(item, messages_in, replies, lines)
+                        await _pass_on(client, item, messages_in, replies, lines)
                 finally:
                     # Before the streams close, which cancels what the client still waits for.
                     client.ended.set()
@@ -239,6 +246,7 @@ async def _exchange(server: EdgeServer, client: ClientConnection, lines: _Bounde
 
 
 async def _pass_on(
+    client: ClientConnection,
     item: Incoming,
     messages: MemoryObjectSendStream[Incoming],
     replies: WriteStream[SessionMessage],
@@ -247,8 +255,12 @@ async def _pass_on(
     read = (lines.refusal(item) or reread(item)) if isinstance(item, ValidationError) else item
     if isinstance(read, JSONRPCError):
         await replies.send(SessionMessage(read))
-    else:
-        await messages.send(read)
+        return
+    said = read.message if isinstance(read, SessionMessage) else None
+    if isinstance(said, JSONRPCNotification) and said.method == "notifications/cancelled" and said.params:
+        # Now: Codex ends right after that, and the end would be all that the request hears of.
+        client.set_reason(str(said.params.get("requestId")), said.params.get("reason"))
+    await messages.send(read)
 
 
 def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
