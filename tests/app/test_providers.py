@@ -37,7 +37,7 @@ def written(models: tuple[OfferedModel, ...], url: str) -> str:
         base_url=url,
         key_variable=None,
         models=models,
-        day="2026-01-01",
+        day=date(2026, 1, 1),
     )
     return agent_block(agent)
 
@@ -47,7 +47,9 @@ async def test_a_list_of_any_models_can_be_written() -> None:
 
         async def check(each: Mapping[str, object]) -> None:
             peer.models = [SMALL, each]
-            found = {model.model_id: model for model in await offered_models("openai", {"base_url": f"{peer.origin}/v1"}, {})}
+            found = {
+                model.model_id: model for model in await offered_models("openai", {"base_url": f"{peer.origin}/v1"}, {})
+            }
             assert "small" in found
             text = written(tuple(found.values()), peer.origin)
             (agent,) = agents_of(text, {"A": "secret"}, called="It")

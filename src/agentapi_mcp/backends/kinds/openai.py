@@ -196,7 +196,7 @@ class OpenAIBackend(ModelLister):
                 self._tokens.refuse()
             raise
 
-    async def _get(self, path: str) -> Mapping[str, object]:
+    async def _get(self, path: str) -> object:
         key = await self._key()
         faults = self._faults.hiding(key)
         with self._noticing_refusals():
