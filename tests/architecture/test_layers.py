@@ -25,7 +25,10 @@ LIBRARIES = {
     "edges": {"anyio", "cachetools", "mcp", "mcp_types", "pydantic", "starlette", "typing_extensions"},
     "app": {"typing_extensions"},
     "resident": {"anyio", "mcp"},
-    "cli": {"click", "httptools", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
+    "cli": {
+        *("click", "httptools", "markdown_it", "mcp", "mcp_types", "prompt_toolkit", "pydantic", "rich", "tomlkit"),
+        *("typing_extensions", "uvicorn"),
+    },
     "stores": {"asyncpg", "cachetools", "pydantic", "redis", "typing_extensions"},
     "backends": {"aiohttp", "httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions", "yarl"},
     "auth": {"anyio", "cryptography", "httpx2", "jwt", "typing_extensions"},
