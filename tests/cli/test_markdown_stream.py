@@ -66,7 +66,7 @@ STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 def shown(pieces: list[str], *, width: int = 40, colours: str | None = "standard") -> list[str]:
     """Return what is written for each piece, and at the end."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=colours)  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=colours)  # type: ignore[arg-type]  # one of its names
     written, steps = list[str](), list[str]()
     stream = MarkdownStream(written.append, console)
     for piece in pieces:

@@ -288,5 +288,6 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _may_be_table(source: str) -> bool:
     """Whether the second line decides if this is a table, or it is one whose widths are not known yet."""
-    lines = source.split("\n")
-    return "|" in lines[0] and (len(lines) < 3 or re.fullmatch(r"[ \t>|:-]+", lines[1]) is not None)  # noqa: PLR2004
+    first, *rest = source.split("\n")
+    is_decided = len(rest) > 1 and re.fullmatch(r"[ \t>|:-]+", rest[0]) is None
+    return "|" in first and not is_decided
