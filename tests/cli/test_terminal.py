@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from agentapi_mcp.base.paging import Page
-from agentapi_mcp.cli.chat.clients import ChatClient, ChatOptions, Following
+from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.single import chat
 from agentapi_mcp.cli.main import main
 from agentapi_mcp.cli.outputs import json_text, print_json, table

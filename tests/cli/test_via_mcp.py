@@ -5,7 +5,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from agentapi_mcp.cli.chat.clients import ChatOptions, Following
+from agentapi_mcp.cli.chat.clients import Following
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import Fields
 from agentapi_mcp.cli.via_mcp import McpChatClient
 from agentapi_mcp.testing.http import Steps

@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.paging import Page, read_all
-from agentapi_mcp.cli.chat.clients import ChatClient, ChatOptions, Following
+from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import ChatReply, Fields, in_commands, to_reply
 from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 from agentapi_mcp.settings import VERSION, environment, with_prefixed_names

@@ -2,52 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from typing_extensions import override
 
 from agentapi_mcp.base.paging import Page, read_all
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.found_sessions import find_session, whole_transcript
 from agentapi_mcp.cli.replies import ChatReply, to_reply, turn_fields
 from agentapi_mcp.core.backends.events import TextDelta
-from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import Turn
-from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.agents import agent_out, model_out
 from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 from agentapi_mcp.presentation.sessions import session_out
 from agentapi_mcp.presentation.transcripts import render_markdown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatOptions:
-    """Options of the command `chat`."""
-
-    agent: str | None = None
-    model: str | None = None
-    session_id: str | None = None
-    newest: bool = False
-    as_json: bool = False
-    screen_reader: bool = False
-    idempotency_key: str | None = None
-    retry: bool = False
-    new: bool = False
-    parameters: Parameters = field(default_factory=Parameters)
-
-    def request(self, message: str) -> ChatRequest:
-        """Build the request for one message."""
-        return ChatRequest(
-            message=message,
-            agent=self.agent,
-            model=self.model,
-            session_id=self.session_id,
-            idempotency_key=self.idempotency_key,
-            retry=self.retry,
-            new=self.new,
-            parameters=self.parameters,
-        )
 
 
 @dataclass(frozen=True, slots=True)

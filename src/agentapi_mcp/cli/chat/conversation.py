@@ -10,7 +10,8 @@ from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.cli.chat.bills import Bills
-from agentapi_mcp.cli.chat.clients import ChatClient, ChatOptions
+from agentapi_mcp.cli.chat.clients import ChatClient
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import CtrlC, Screen, followed
 from agentapi_mcp.cli.outputs import explain
 from agentapi_mcp.cli.replies import ChatReply

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from agentapi_mcp.cli.chat.clients import ChatClient, ChatOptions
+from agentapi_mcp.cli.chat.clients import ChatClient
 from agentapi_mcp.cli.chat.conversation import Conversation, converse
 from agentapi_mcp.cli.chat.history import NAME
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.prompts import PromptScreen
 from agentapi_mcp.cli.chat.screens import LineScreen, Screen
 from agentapi_mcp.cli.chat.slash_commands import SlashCommands

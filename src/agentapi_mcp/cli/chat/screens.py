@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import first_of
-from agentapi_mcp.cli.chat.clients import ChatClient, ChatOptions, Following
+from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import print_err, print_out, print_prompt, show_status
 

@@ -16,7 +16,8 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.preparation import allow_rich
-from agentapi_mcp.cli.chat.clients import ChatClient, ChatOptions, session_of
+from agentapi_mcp.cli.chat.clients import ChatClient, session_of
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import Answer, PlainAnswer, followed
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, error_fields, print_json
 from agentapi_mcp.cli.replies import ChatReply

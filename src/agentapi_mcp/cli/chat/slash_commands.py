@@ -15,8 +15,9 @@ from pathlib import Path
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.chat.bills import short_id
-from agentapi_mcp.cli.chat.clients import ChatOptions, find_named
+from agentapi_mcp.cli.chat.clients import find_named
 from agentapi_mcp.cli.chat.conversation import Conversation, unless_interrupted
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.outputs import aligned
 from agentapi_mcp.cli.replies import Fields
 from agentapi_mcp.cli.terminal import print_err, send_to_clipboard

@@ -6,8 +6,7 @@ from importlib import import_module
 
 import click
 
-from agentapi_mcp.cli.chat.clients import ChatClient, ChatOptions, InProcessChatClient
-from agentapi_mcp.cli.chat.single import chat as hold_chat
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, run
 from agentapi_mcp.core.catalogue.parameters import Parameters
@@ -38,13 +37,14 @@ def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
     options = ChatOptions(parameters=parameters, **values)  # type: ignore[arg-type]  # click checked them
     text = " ".join(message) if message else None
 
-    async def hold(client: ChatClient, settings: Settings) -> None:
+    async def hold(client: object, settings: Settings) -> None:
         reads = options.screen_reader or settings.screen_reader
         home = import_module("agentapi_mcp.app.database").home_of(settings, environment())
-        await hold_chat(client, replace(options, screen_reader=reads), text, home=home, environ=environment())
+        single = import_module("agentapi_mcp.cli.chat.single")  # slow to import, and the help needs none
+        await single.chat(client, replace(options, screen_reader=reads), text, home=home, environ=environment())
 
     async def chat_in_process(services: Services, settings: Settings) -> None:
-        await hold(InProcessChatClient(services), settings)
+        await hold(import_module("agentapi_mcp.cli.chat.clients").InProcessChatClient(services), settings)
 
     async def chat_via_mcp() -> None:
         settings = load_settings()
