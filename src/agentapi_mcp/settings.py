@@ -149,6 +149,10 @@ class Settings(BaseSettings):
     wait_seconds: Annotated[
         int | None, Field(ge=0, le=240, description="How long `chat` waits by default; else it depends on the client.")
     ] = None
+    screen_reader: Annotated[
+        bool,
+        Field(description="Whether `chat` only prints lines, and never moves the cursor, as a screen reader needs."),
+    ] = False
     log_level: Annotated[
         Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lowered)] | None,
         Field(description="What goes to the log on stderr; by default warning, and info for `serve`."),

@@ -1,6 +1,9 @@
 """One message from a script: directly and through the MCP server, what is printed is the same."""
 
+import asyncio
 import json
+from asyncio.subprocess import PIPE
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 
 from agentapi_mcp.base.json_records import record_fields
 from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, TurnCost
-from tests.acceptance.test_processes import environ, run
+from tests.acceptance.test_processes import COMMAND, environ, run
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance
@@ -109,3 +112,54 @@ async def test_a_retry_of_what_was_answered_is_refused_in_words_of_the_terminal(
     status, out, err = await run(env, *said, "--retry")
     assert (status, out) == (2, "")
     assert "was not interrupted (it is completed), so there is nothing to retry. To get that turn, leave --retry" in err
+
+
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
+async def test_an_agent_that_is_not_set_up_says_what_to_set_also_as_json(
+    words: tuple[str, ...], edge_home: Path
+) -> None:
+    status, out, err = await run(environ(edge_home), *words, "--agent", "droid", "--json", "hello")
+    error = json.loads(out)["error"]
+    assert list(error) == ["code", "message", "next_step", "retryable", "retry_after_seconds"]
+    assert "OPENROUTER_API_KEY is not set" in error["message"]
+    assert "OPENROUTER_API_KEY is not set" in err
+    assert status != 0
+
+
+@pytest.mark.parametrize("message", ["[[e401]]", "[[e402]]"])
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
+async def test_a_key_that_is_wrong_or_spent_is_named_also_as_json(
+    words: tuple[str, ...], message: str, edge_home: Path
+) -> None:
+    async with OpenAIPeer() as peer:
+        env = environ(edge_home, peer)
+        _, out, err = await run(env, *words, "--agent", "droid", "--json", message)
+        assert "OPENROUTER_API_KEY" in json.loads(out)["error"]["next_step"]
+        assert "OPENROUTER_API_KEY" in err
+
+
+@pytest.mark.parametrize(
+    ("piped", "said"),
+    [
+        (b"caf\xe9", "not UTF-8 text, from byte 3 on"),
+        (b"a\0b", "MESSAGE holds a NUL character"),
+        (b"\xed\xa0\x80 half", "not UTF-8 text, from byte 0 on"),
+    ],
+)
+async def test_what_is_piped_and_no_message_is_told(piped: bytes, said: str, edge_home: Path) -> None:
+    status, out, err = await run(environ(edge_home), "chat", "--agent", "guide", stdin=piped)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+async def test_ten_megabytes_on_stdin_are_refused_by_the_size_of_a_message(edge_home: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "chat", "--agent", "guide", env=environ(edge_home), stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    assert process.stdin is not None
+    with suppress(ConnectionError):  # it reads no more than it needs
+        process.stdin.write(b"ten megabytes " * 750_000)
+        await process.stdin.drain()
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert b"has more than the 1,000,000 bytes of a message" in err

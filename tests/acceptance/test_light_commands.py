@@ -28,7 +28,21 @@ HEAVY = frozenset(
         *CLIENT,
         *SETTINGS,
         *("aiohttp", "anthropic", "anyio", "asyncpg", "cryptography", "google", "httptools", "httpx", "httpx2", "jwt"),
-        *("mcp", "mcp_types", "openai", "redis", "rich", "starlette", "structlog", "tomlkit", "uvicorn", "uvloop"),
+        *(
+            "markdown_it",
+            "mcp",
+            "mcp_types",
+            "openai",
+            "prompt_toolkit",
+            "pygments",
+            "redis",
+            "rich",
+            "starlette",
+            "structlog",
+            "tomlkit",
+            "uvicorn",
+            "uvloop",
+        ),
         *(".app.startup", ".backends.kinds.openai", ".presentation.models", ".stores.postgres.migrate"),
     }
 )

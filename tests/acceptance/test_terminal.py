@@ -1,7 +1,7 @@
 """A person at a terminal: Ctrl-C, Ctrl-D, commands; directly and through the MCP server."""
 
 import asyncio
-import re
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +22,7 @@ async def at(env: dict[str, str], words: tuple[str, ...], act: Callable[[Termina
 
     def do() -> tuple[int, str]:
         with terminal(env, *words) as person:
-            person.until("> ")
+            person.until(" > ")
             return act(person), person.seen
 
     return await asyncio.to_thread(do)
@@ -39,7 +39,7 @@ async def test_ctrl_c_cancels_an_answer_and_the_prompt_works(words: tuple[str, .
             asked = peer.received(path="/chat/completions")  # the agents are checked before
             asyncio.run_coroutine_threadsafe(asked, loop).result(30)
             person.type("\x03")
-            place = person.until("session ")
+            place = person.until("total ")
             place = person.until("> ", after=place)
             person.type("/agent guide\r")
             place = person.until("goes to guide", after=place)
@@ -52,7 +52,7 @@ async def test_ctrl_c_cancels_an_answer_and_the_prompt_works(words: tuple[str, .
         assert status == 0, seen
         assert "cancelled" in seen
         assert "interrupted" not in seen
-        session = re.findall(r"session ([0-9a-f-]{36})", seen)[0]
+        session = json.loads((await run(env, "sessions", "list", "--limit", "1", "--json"))[1])[0]["session_id"]
         assert "cancelled" in (await run(env, "sessions", "show", session))[1]
 
 
@@ -60,18 +60,18 @@ async def test_ctrl_c_cancels_an_answer_and_the_prompt_works(words: tuple[str, .
 async def test_ctrl_c_at_the_prompt_loses_no_line_and_twice_leaves(words: tuple[str, ...], edge_home: Path) -> None:
     def act(person: Terminal) -> int:
         person.type("half a li\x03")
-        place = person.until("another Ctrl-C")
+        place = person.until("Ctrl-C again leaves")
         place = person.until("> ", after=place)
         person.type("/agent nobody\r")
         place = person.until("no agent nobody; there are: ", after=place)
         place = person.until("> ", after=place)
-        person.type("/nonsense\r")
-        place = person.until("no command /nonsense", after=place)
+        person.type("/agnet guide\r")
+        place = person.until("no command /agnet", after=place)
         place = person.until("> ", after=place)
         person.type("\x03")
-        place = person.until("another Ctrl-C", after=place)
+        place = person.until("Ctrl-C again leaves", after=place)
         person.type("\x03")
         return person.leave()
 
     status, seen = await at(environ(edge_home), words, act)
-    assert (status, "Traceback" in seen) == (130, False), seen
+    assert (status, "Traceback" in seen) == (0, False), seen

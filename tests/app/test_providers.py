@@ -1,6 +1,7 @@
 """The list of models of a provider, who may say anything in it: the rest of it is written."""
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 
 import pytest

@@ -26,7 +26,10 @@ LIBRARIES = {
     "app": {"typing_extensions"},
     "resident": {"anyio", "mcp"},
     "client": {"anyio", "httpx2", "mcp", "mcp_types", "typing_extensions"},
-    "cli": {"click", "httptools", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
+    "cli": {
+        *("click", "httptools", "markdown_it", "mcp", "mcp_types", "prompt_toolkit", "pydantic", "rich", "tomlkit"),
+        *("typing_extensions", "uvicorn"),
+    },
     "stores": {"asyncpg", "cachetools", "pydantic", "redis", "typing_extensions"},
     "backends": {"aiohttp", "httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions", "yarl"},
     "auth": {"anyio", "cryptography", "httpx2", "jwt", "typing_extensions"},

@@ -8,7 +8,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from agentapi_mcp.base.paging import Page
-from agentapi_mcp.cli.chats import ChatClient, ChatOptions, chat
+from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.chat.single import chat
 from agentapi_mcp.cli.main import main
 from agentapi_mcp.cli.outputs import json_text, print_json, table
 from agentapi_mcp.cli.replies import ChatReply
@@ -33,6 +35,7 @@ from agentapi_mcp.cli.terminal import (
     print_out,
     show_status,
 )
+from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 from tests.support.visibility import HIDDEN, WRITTEN, hidden_texts, hides_something
 
 HOSTILE = "a\x1b]0;title\x07b\x9b2Jc\rd\u202e\u2066\u200b\u00ad\U000e0041\u2028e"
@@ -53,7 +56,10 @@ def screens() -> Generator[tuple[Screen, Screen]]:
     before, (out, err) = (sys.stdout, sys.stderr), (Screen(newline=""), Screen(newline=""))
     sys.stdout, sys.stderr = out, err
     try:
-        yield out, err
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TERM", "xterm-256color")
+            patch.delenv("NO_COLOR", raising=False)
+            yield out, err
     finally:
         sys.stdout, sys.stderr = before
 
@@ -120,24 +126,26 @@ class HostileClient(ChatClient):
     text: str
 
     @override
-    async def newest_session(self) -> str | None:
+    async def agents(self) -> list[AgentOut]:
+        return []
+
+    @override
+    async def models(self, agent: str | None) -> list[ModelOut]:
+        return []
+
+    @override
+    async def sessions(self, cursor: str | None) -> Page[SessionOut]:
+        return Page(())
+
+    @override
+    async def transcript(self, session_id: str) -> str:
         return self.text
 
     @override
-    async def sessions(self, cursor: str | None) -> Page[str]:
-        del cursor
-        return Page((self.text,))
-
-    @override
-    async def agents(self) -> list[str]:
-        return [self.text]
-
-    @override
-    async def send(
-        self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
-    ) -> ChatReply:
+    async def send(self, options: ChatOptions, message: str, following: Following) -> ChatReply:
         for character in self.text:
-            on_text(character)
+            following.on_text(character)
+            following.on_progress(character)
         return ChatReply(
             session_id=self.text,
             completed=True,
@@ -155,9 +163,9 @@ class HostileClient(ChatClient):
 @given(text=hidden_texts)
 def test_nothing_that_the_chat_shows_hides_anything(text: str, as_json: bool) -> None:  # noqa: FBT001  # a parameter
     with screens() as (out, err), cleaned():
-        asyncio.run(chat(HostileClient(text), ChatOptions(as_json=as_json, newest=True), "hello"))
-    shown = re.sub(r"\x1b\[90m|\x1b\[0m", "", err.getvalue())  # our own
-    assert not hides_something(plain(out.getvalue() + shown))
+        asyncio.run(chat(HostileClient(text), ChatOptions(as_json=as_json), "hello", home=Path(), environ={}))
+    shown = re.sub(r"\x1b\[[0-9;]*m|\r\x1b\[K", "", out.getvalue() + err.getvalue())  # our own
+    assert not hides_something(plain(shown))
     assert "session " in err.getvalue() if not as_json else out.getvalue()
 
 

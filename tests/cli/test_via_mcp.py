@@ -5,7 +5,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from agentapi_mcp.cli.chats import ChatOptions
+from agentapi_mcp.cli.chat.clients import Following
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import Fields
 from agentapi_mcp.cli.via_mcp import McpChatClient
 from agentapi_mcp.testing.http import Steps
@@ -19,10 +20,10 @@ class SlowChatClient(McpChatClient):
     steps: Steps
 
     @override
-    async def _call(self, tool: str, arguments: dict[str, object]) -> Fields:
+    async def _call(self, tool: str, arguments: dict[str, object], following: Following | None = None) -> Fields:
         if tool == "get_turn":
             self.steps.release(3)
-        return await super()._call(tool, arguments)
+        return await super()._call(tool, arguments, following)
 
 
 async def test_a_turn_that_was_joined_while_it_ran_is_told_as_such_at_its_end(edge_home: Path) -> None:
@@ -34,7 +35,7 @@ async def test_a_turn_that_was_joined_while_it_ran_is_told_as_such_at_its_end(ed
         chat = SlowChatClient(client)
         chat.steps = steps
         options = ChatOptions(agent="droid", idempotency_key=key)
-        reply = await chat.send(options, message, lambda _: None, asyncio.Event())
+        reply = await chat.send(options, message, Following(asyncio.Event(), lambda _: None, lambda _: None))
     assert (running["status"], reply.turn["status"], reply.text) == ("running", "completed", "w0 w1 w2 ")
     assert reply.turn["joined"] is True
     assert "Another --idempotency-key asks it anew." in str(reply.joined)

@@ -28,7 +28,7 @@ from tests.support.tenants import Tenants, tenants
 
 ATTACKERS = ("abe", "vic", "bo", "bea", "away", "narrow")
 LINKS = ("http-2025", "http-2026", "sse-2025")
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 @dataclass(frozen=True)

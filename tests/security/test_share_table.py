@@ -343,6 +343,7 @@ WAYS = {str(resource): (resource, take) for resource, take in TAKES.items()} | M
 _OF_AN_ORGANISATION = (Resource.CONVERSATIONS,)
 
 
+@pytest.mark.timeout(120)  # some take a thousand of a thing
 @pytest.mark.parametrize(("resource", "take"), WAYS.values(), ids=WAYS)
 async def test_who_takes_all_they_can_keeps_nobody_else_out(
     resource: Resource, take: Take, edge_home: Path, tmp_path: Path

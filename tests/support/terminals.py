@@ -1,10 +1,14 @@
 """The program on a terminal of its own, so that Ctrl-C and Ctrl-D are what they are for a person."""
 
+import fcntl
 import os
 import pty
+import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -15,10 +19,11 @@ import agentapi_mcp
 # The terminal must be the controlling one of a session of its own, else Ctrl-C is only a byte.
 _BEGIN = (
     "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "os.execv(sys.executable, [sys.executable, '-m', 'agentapi_mcp', *sys.argv[1:]])"
+    "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 _SOURCE = str(Path(agentapi_mcp.__file__).parents[1])
 _PATIENCE = 30
+_WRITTEN = 1024  # bytes at once, which the other side has room for
 
 
 class Terminal:
@@ -31,7 +36,22 @@ class Terminal:
 
     def type(self, text: str) -> None:
         r"""Press keys; a line ends with a carriage return, Ctrl-C is \\x03, Ctrl-D \\x04."""
-        os.write(self._side, text.encode())
+        keys = text.encode(errors="surrogateescape")
+        while keys:
+            readable, writable, _ = select.select([self._side], [self._side], [], _PATIENCE)
+            assert readable or writable, self.seen
+            if readable:
+                self._read()
+            if writable:
+                keys = keys[os.write(self._side, keys[:_WRITTEN]) :]
+
+    def paste(self, text: str) -> None:
+        """Paste a text, as a terminal with bracketed paste does, which sends ends of lines as Enter."""
+        self.type("\x1b[200~" + text.replace("\n", "\r") + "\x1b[201~")
+
+    def resize(self, columns: int, rows: int = 30) -> None:
+        """Give the terminal another size, and let the program know."""
+        fcntl.ioctl(self._side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def interrupt(self) -> None:
         """Press Ctrl-C once the program waits for a key: a signal just before that waits for the key, too."""
@@ -67,16 +87,30 @@ class Terminal:
         return bool(printed)
 
 
+def plain(text: str) -> str:
+    """Return what was printed without the sequences that style it or move the cursor."""
+    return re.sub(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)", "", text)
+
+
 @contextmanager
-def terminal(env: Mapping[str, str], *words: str) -> Generator[Terminal]:
+def terminal(env: Mapping[str, str], *words: str, columns: int = 80) -> Generator[Terminal]:
     """Start the program on a terminal."""
+    with started_at_terminal(env, sys.executable, "-m", "agentapi_mcp", *words, columns=columns) as person:
+        yield person
+
+
+@contextmanager
+def started_at_terminal(env: Mapping[str, str], *command: str, columns: int = 80) -> Generator[Terminal]:
+    """Start any command on a terminal, such as a shell with job control."""
     ours, its = pty.openpty()
-    process = subprocess.Popen(  # noqa: S603  # the program itself
-        [sys.executable, "-c", _BEGIN, *words], stdin=its, stdout=its, stderr=its, env={"PYTHONPATH": _SOURCE, **env}
+    process = subprocess.Popen(  # noqa: S603  # of a test
+        [sys.executable, "-c", _BEGIN, *command], stdin=its, stdout=its, stderr=its, env={"PYTHONPATH": _SOURCE, **env}
     )
     os.close(its)
     try:
-        yield Terminal(process, ours)
+        person = Terminal(process, ours)
+        person.resize(columns)
+        yield person
     finally:
         if process.poll() is None:
             process.kill()

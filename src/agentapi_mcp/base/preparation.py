@@ -15,6 +15,12 @@ def prepare() -> None:
     sys.modules["rich"] = None  # type: ignore[assignment]  # how an import is turned off (the import system, 5.3.1)
 
 
+def allow_rich() -> None:
+    """Let rich be imported after all, by what shows answers in a terminal; structlog has been imported before."""
+    if not sys.modules.get("rich", sys):
+        del sys.modules["rich"]
+
+
 def leave_out_what_stays() -> None:
     """Exempt all objects that there are now from garbage collection.
 

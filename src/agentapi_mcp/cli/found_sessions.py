@@ -1,9 +1,10 @@
-"""Finding a session by the beginning or the end of its id."""
+"""Finding a session by the beginning or the end of its id, and reading all of it."""
 
 from collections.abc import Awaitable, Callable
 
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.paging import Page, read_all
+from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 
 _MIN_LENGTH = 6
@@ -38,3 +39,12 @@ async def session_ids(services: Services, cursor: str | None) -> Page[str]:
     """Read a page of the ids of the principal's sessions."""
     page = await services.sessions.list_(services.principal, cursor=cursor, limit=200)
     return Page(tuple(str(session.id) for session in page.items), page.next_cursor)
+
+
+async def whole_transcript(services: Services, session_id: str) -> Transcript:
+    """Read a whole transcript, page by page."""
+    transcript = await services.sessions.transcript(services.principal, session_id)
+    while transcript.older is not None:
+        part = await services.sessions.transcript(services.principal, session_id, cursor=transcript.older)
+        transcript = Transcript(transcript.session, (*part.messages, *transcript.messages), part.older)
+    return transcript

@@ -21,6 +21,7 @@ from agentapi_mcp.base.errors import (
     NextStep,
     PermissionDeniedError,
     StoreError,
+    retry_after_seconds,
     sentences,
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
@@ -148,17 +149,41 @@ def explain(error: AgentApiError) -> str:
     return explain_error(error, WORDS)
 
 
+def error_fields(error: AgentApiError) -> dict[str, object]:
+    """Return an error as JSON, with the fields of the `error` of a turn; before there is a turn, too."""
+    is_backends = isinstance(error, BackendError)
+    return {
+        "code": error.fault if is_backends else error.code,
+        "message": str(error) if is_backends else explain(error),
+        "next_step": error.next_step if is_backends else None,
+        "retryable": error.may_retry if is_backends else error.retryable,
+        "retry_after_seconds": retry_after_seconds(error),
+    }
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows: aligned in a terminal, tab-separated in a pipe."""
-    # Cleaned before they are measured, and in a pipe too, where a tab or a line end would forge a cell or a row.
-    texts = [[visible(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
+    texts = _cells(rows)
+    if sys.stdout.isatty():
+        print_out(aligned(columns, texts))
+    else:
         for row in texts:
             print_out("\t".join(row))
-        return
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as text for a terminal: with headings, and columns below each other."""
+    texts = _cells(rows)
     widths = [max(len(name), *(len(row[i]) for row in texts), 0) for i, name in enumerate(columns)]
-    for row in [list(columns), *texts]:
-        print_out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [list(columns), *texts]
+    )
+
+
+def _cells(rows: Sequence[Sequence[object]]) -> list[list[str]]:
+    # Cleaned before they are measured, and in a pipe too, where a tab or a line end would forge a cell or a row.
+    return [[visible(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
 
 
 def print_json(value: object) -> None:

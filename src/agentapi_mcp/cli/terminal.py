@@ -1,5 +1,6 @@
 """The one way to the terminal: everything that is printed passes here, and cannot drive it or hide from its reader."""
 
+import os
 import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any, TextIO, cast
 
 from agentapi_mcp.base.visible import CONTEXT, replace_invisible
 
+_environ = os.environ  # noqa: TID251  # the terminal's own variables, and the settings are slow to import
 _KEPT = "\n\t"  # a reply has lines and columns
 _COLOURS: Mapping[str, str] = {
     "green": "\x1b[32m",
@@ -15,6 +17,8 @@ _COLOURS: Mapping[str, str] = {
     "bright_black": "\x1b[90m",
 }
 _RESET = "\x1b[0m"
+_NARROWEST, _USUAL = 20, 80  # columns
+_CLIPBOARD = "\x1b]52;c;{}\x07"  # OSC 52
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -87,10 +91,53 @@ def print_err(text: str) -> None:
     stream.flush()
 
 
+def terminal_stream() -> TextIO:
+    """Return stdout itself, for what edits and renders there: it writes its own sequences around clean text."""
+    return _bare(sys.stdout)
+
+
+def write_rendered(text: str) -> None:
+    """Write clean text with our own styles on stdout."""
+    stream = terminal_stream()
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def is_plain() -> bool:
+    """Whether stdout is no terminal, or one that only prints."""
+    return _only_prints(_bare(sys.stdout))
+
+
+def print_prompt(text: str) -> None:
+    """Print a prompt, and not among the answers where these go elsewhere."""
+    if sys.stdout.isatty():
+        print_out(text, end="")
+    else:
+        stream = _clean(sys.stderr, only_in_terminal=False)
+        stream.write(text)
+        stream.flush()
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal of stderr now."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return max(columns, _NARROWEST) if columns else _USUAL
+
+
+def send_to_clipboard(base64_text: str) -> None:
+    """Ask the terminal to put a text into its clipboard."""
+    stream = terminal_stream()
+    stream.write(_CLIPBOARD.format(base64_text))
+    stream.flush()
+
+
 def print_fact(text: str) -> None:
     """Print on stderr what the program knows of an answer: in grey in a terminal, which no answer can be."""
     stream = _clean(sys.stderr, only_in_terminal=False)
-    if not stream.isatty():
+    if not _is_coloured(stream):
         print_err(text)
         return
     stream.stream.write(f"{_COLOURS['bright_black']}{visible(text)}{_RESET}\n")
@@ -100,7 +147,7 @@ def print_fact(text: str) -> None:
 def print_labelled(label: str, colour: str, text: str) -> None:
     """Print a line on stdout that begins with a label, coloured in a terminal."""
     stream = _clean(sys.stdout, only_in_terminal=True)
-    if stream.isatty():
+    if _is_coloured(stream):
         stream.stream.write(f"{_COLOURS[colour]}{visible(label)}{_RESET}")
         label = ""
     stream.write(f"{label}{text}\n")
@@ -110,9 +157,21 @@ def print_labelled(label: str, colour: str, text: str) -> None:
 def show_status(text: str) -> None:
     """Show a line on stderr until the next thing is printed; only in a terminal."""
     stream = _clean(sys.stderr, only_in_terminal=False)
-    if stream.isatty():
+    if not _only_prints(stream.stream):
         stream.stream.write(f"{_CLEAR_LINE}{visible(text)}{_CLEAR_LINE}")
         stream.flush()
+
+
+def _bare(stream: TextIO) -> TextIO:
+    return stream.stream if isinstance(stream, CleanStream) else stream
+
+
+def _only_prints(stream: TextIO) -> bool:
+    return not stream.isatty() or _environ.get("TERM", "dumb") in {"dumb", "unknown"}
+
+
+def _is_coloured(stream: CleanStream) -> bool:
+    return not _only_prints(stream.stream) and not _environ.get("NO_COLOR")
 
 
 def _clean(stream: TextIO, *, only_in_terminal: bool) -> CleanStream:

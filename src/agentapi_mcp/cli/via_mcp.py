@@ -3,9 +3,9 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult, Implementation, TextContent, TextResourceContents
@@ -13,9 +13,10 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.paging import Page, read_all
-from agentapi_mcp.cli.chats import ChatClient, ChatOptions
+from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import ChatReply, Fields, in_commands, to_reply
-from agentapi_mcp.cli.terminal import show_status
+from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
 
 _WAIT_SECONDS = 45
@@ -29,38 +30,44 @@ class McpChatClient(ChatClient):
         self._client = client
 
     @override
-    async def newest_session(self) -> str | None:
-        sessions: list[dict[str, Any]] = (await self._call("list_sessions", {}))["sessions"]
-        return sessions[0]["session_id"] if sessions else None
+    async def agents(self) -> list[AgentOut]:
+        return [AgentOut.model_validate(each) for each in await self._list("list_agents", "agents", {})]
 
     @override
-    async def sessions(self, cursor: str | None) -> Page[str]:
+    async def models(self, agent: str | None) -> list[ModelOut]:
+        given: dict[str, object] = {} if agent is None else {"agent": agent}
+        return [ModelOut.model_validate(each) for each in await self._list("list_models", "models", given)]
+
+    @override
+    async def sessions(self, cursor: str | None) -> Page[SessionOut]:
         answer = await self._call("list_sessions", {} if cursor is None else {"cursor": cursor})
-        return Page(tuple(session["session_id"] for session in answer["sessions"]), answer["next_cursor"])
+        sessions = tuple(SessionOut.model_validate(session) for session in answer["sessions"])
+        return Page(sessions, answer["next_cursor"])
 
     @override
-    async def agents(self) -> list[str]:
-        async def read(cursor: str | None) -> Page[dict[str, Any]]:
-            answer = await self._call("list_agents", {} if cursor is None else {"cursor": cursor})
-            return Page(tuple(answer["agents"]), answer["next_cursor"])
+    async def transcript(self, session_id: str) -> str:
+        async def read(cursor: str | None) -> Page[str]:
+            given: dict[str, object] = {} if cursor is None else {"cursor": cursor}
+            part = await self._call("get_transcript", {"session_id": session_id, **given})
+            return Page((part["markdown"],), part["next_cursor"])
 
-        agents = await read_all(read)
-        return [f"{agent['name']}: {'; '.join(agent['missing']) or agent['description']}" for agent in agents]
+        newest, *older = await read_all(read)
+        # Each part begins with the heading of the session, which stands once.
+        parts = [part.partition("\n## ")[2] for part in (newest, *older)]
+        return newest.partition("\n## ")[0] + "".join(f"\n## {part}" for part in reversed(parts) if part)
 
     @override
-    async def send(
-        self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
-    ) -> ChatReply:
-        """Send a message and poll `get_turn` until the turn is final; show progress on stderr if it is a terminal.
+    async def send(self, options: ChatOptions, message: str, following: Following) -> ChatReply:
+        """Send a message and poll `get_turn` until the turn is final; a tool returns its result as a whole.
 
         `chat` is called with `wait_seconds` 0, which returns the id by which the turn can be cancelled.
         """
-        del on_text  # a tool returns its result as a whole
-        turn = begun = await self._call("chat", _arguments(options, message))
+        turn = begun = await self._call("chat", _arguments(options, message), following)
         async with asyncio.TaskGroup() as group:
-            cancelling = group.create_task(self._cancel_when(interrupted, turn["turn_id"]))
+            cancelling = group.create_task(self._cancel_when(following.interrupted, turn["turn_id"]))
             while turn["status"] not in _FINAL:
-                turn = await self._call("get_turn", {"turn_id": turn["turn_id"], "wait_seconds": _WAIT_SECONDS})
+                waiting: dict[str, object] = {"turn_id": turn["turn_id"], "wait_seconds": _WAIT_SECONDS}
+                turn = await self._call("get_turn", waiting, following)
             cancelling.cancel()
         if turn["reply_truncated"]:
             turn |= {"reply": await self._whole_reply(turn), "reply_truncated": False}
@@ -85,8 +92,20 @@ class McpChatClient(ChatClient):
         await interrupted.wait()
         await self._call("cancel_turn", {"turn_id": turn_id})
 
-    async def _call(self, tool: str, arguments: dict[str, object]) -> Fields:
-        result = await self._client.call_tool(tool, arguments, progress_callback=_show_progress)
+    async def _list(self, tool: str, name: str, given: dict[str, object]) -> list[Fields]:
+        async def read(cursor: str | None) -> Page[Fields]:
+            answer = await self._call(tool, given if cursor is None else {**given, "cursor": cursor})
+            return Page(tuple(answer[name]), answer["next_cursor"])
+
+        return await read_all(read)
+
+    async def _call(self, tool: str, arguments: dict[str, object], following: Following | None = None) -> Fields:
+        async def show_progress(progress: float, total: float | None, message: str | None) -> None:
+            del total  # the length of a reply is unknown
+            if following is not None:
+                following.on_progress(f"{progress:.0f} s {(message or '').splitlines()[0][:60] if message else ''}")
+
+        result = await self._client.call_tool(tool, arguments, progress_callback=show_progress)
         if result.structured_content is None:
             raise InvalidRequestError(_text(result))
         return cast("Fields", result.structured_content)
@@ -105,11 +124,6 @@ async def open_mcp_chat_client() -> AsyncGenerator[McpChatClient]:
     info = Implementation(name="agentapi-mcp-chat", version=VERSION)
     async with Client(server, client_info=info) as client:
         yield McpChatClient(client)
-
-
-async def _show_progress(progress: float, total: float | None, message: str | None) -> None:
-    del total  # the length of a reply is unknown
-    show_status(f"{progress:.0f} s {(message or '').splitlines()[0][:60] if message else ''}")
 
 
 def _arguments(options: ChatOptions, message: str) -> dict[str, object]:

@@ -108,3 +108,13 @@ def test_a_provider_cannot_lower_its_bill_by_counting_more_cached_tokens_than_th
     answer = AnswerBuilder(SystemClock(), Prices(input=Decimal(2), output=Decimal(0)), may_go_on_billing=False)
     answer.apply(UsageReported(Usage(input_tokens=10, output_tokens=1, cached_tokens=1_000)))
     assert answer.usage == Usage(input_tokens=10, output_tokens=1)
+
+
+@pytest.mark.parametrize("fault", [BackendFault.AUTH, BackendFault.PAYMENT])
+def test_a_key_that_is_refused_or_spent_is_named_by_its_variable(fault: BackendFault) -> None:
+    answer = AnswerBuilder(
+        SystemClock(), Prices(), may_go_on_billing=False, key_variables=("OPENROUTER_API_KEY", "OTHER_KEY")
+    )
+    answer.end(None, BackendError(fault, "no"))
+    assert answer.fault is not None
+    assert answer.fault.next_step.endswith("It was asked with the key in OPENROUTER_API_KEY, OTHER_KEY.")

@@ -1,16 +1,17 @@
 """`agentapi-mcp chat`: send messages to an agent."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 
 import click
 
-from agentapi_mcp.cli import chats
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, run
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings, load_settings
+from agentapi_mcp.settings import Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
 
@@ -27,22 +28,30 @@ from agentapi_mcp.telemetry import configure_logs
 @click.option("--retry", is_flag=True, help="Ask again what was interrupted after it was asked; it may cost twice.")
 @click.option("--new", is_flag=True, help="Ask anew, although an earlier turn of the same message may answer it.")
 @click.option("--via-mcp", is_flag=True, help="Start the real MCP server over stdio and talk through it.")
+@click.option("--screen-reader", is_flag=True, help="Only print lines, for a screen reader: never move the cursor.")
 @json_option
 def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
     """Ask an agent: one MESSAGE, a message from a pipe, or a conversation."""
     parameters = Parameters(**{name: values.pop(name) for name in ("system_prompt", "temperature", "max_tokens")})  # type: ignore[arg-type]  # click checked them
     _check(values)
-    options = chats.ChatOptions(parameters=parameters, **values)  # type: ignore[arg-type]  # click checked them
+    options = ChatOptions(parameters=parameters, **values)  # type: ignore[arg-type]  # click checked them
     text = " ".join(message) if message else None
 
-    async def chat_in_process(services: Services, _settings: Settings) -> None:
-        await chats.chat(chats.InProcessChatClient(services), options, text)
+    async def hold(client: object, settings: Settings) -> None:
+        reads = options.screen_reader or settings.screen_reader
+        home = import_module("agentapi_mcp.app.database").home_of(settings, environment())
+        single = import_module("agentapi_mcp.cli.chat.single")  # slow to import, and the help needs none
+        await single.chat(client, replace(options, screen_reader=reads), text, home=home, environ=environment())
+
+    async def chat_in_process(services: Services, settings: Settings) -> None:
+        await hold(import_module("agentapi_mcp.cli.chat.clients").InProcessChatClient(services), settings)
 
     async def chat_via_mcp() -> None:
-        configure_logs(load_settings().log_level)
+        settings = load_settings()
+        configure_logs(settings.log_level)
         via = import_module("agentapi_mcp.cli.via_mcp")  # slow to import, needed only here
         async with via.open_mcp_chat_client() as client:
-            await chats.chat(client, options, text)
+            await hold(client, settings)
 
     if via_mcp:
         guarded(chat_via_mcp)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
-from agentapi_mcp.cli.found_sessions import find_session, session_ids
+from agentapi_mcp.cli.found_sessions import find_session, session_ids, whole_transcript
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
 from agentapi_mcp.cli.questions import confirm
@@ -98,18 +98,9 @@ async def _find_session(services: Services, text: str) -> str:
     return await find_session(partial(session_ids, services), text)
 
 
-async def _whole_transcript(services: Services, session_id: str) -> Transcript:
-    """Read a whole transcript, page by page."""
-    transcript = await services.sessions.transcript(services.principal, session_id)
-    while transcript.older is not None:
-        part = await services.sessions.transcript(services.principal, session_id, cursor=transcript.older)
-        transcript = Transcript(transcript.session, (*part.messages, *transcript.messages), part.older)
-    return transcript
-
-
 async def _export_session(services: Services, session_id: str, form: str, out: Path | None) -> None:
     """Write a whole transcript to a file, or to stdout."""
-    transcript = await _whole_transcript(services, await _find_session(services, session_id))
+    transcript = await whole_transcript(services, await _find_session(services, session_id))
     if form == "json" and out is None:
         print_json(render_json(transcript))
         return

@@ -95,10 +95,11 @@ class AgentDeclaration:
     """An agent declared in the operator's file.
 
     `options` are passed to the backend and may contain secrets: they are never stored, logged or returned. `missing`
-    lists what the agent lacks, as sentences for the caller ("OPENROUTER_API_KEY is not set"); `lacks_key` means that
-    only the option `api_key` is missing. `variables` are the environment variables that the options name. `otherwise`
-    is the fallback if this backend cannot be used. `needs_account` names where every caller must have connected an
-    account, which pays. `abandon_after` is for how long a turn runs on when its caller is gone and is expected back.
+    lists what the agent lacks, as sentences for the caller ("OPENROUTER_API_KEY is not set"); `lacks_key` means
+    that only the option `api_key` is missing. `variables` are the environment variables that the options name, and
+    `key_variables` those of the option `api_key`. `otherwise` is the fallback if this backend cannot be used.
+    `needs_account` names where every caller must have connected an account, which pays. `abandon_after` is for how
+    long a turn runs on when its caller is gone and is expected back.
     """
 
     name: str
@@ -112,6 +113,7 @@ class AgentDeclaration:
     missing: tuple[str, ...] = ()
     models: tuple[ModelDeclaration, ...] = ()
     variables: tuple[str, ...] = ()
+    key_variables: tuple[str, ...] = ()
     lacks_key: bool = False
     needs_account: str | None = None
     otherwise: "AgentDeclaration | None" = None

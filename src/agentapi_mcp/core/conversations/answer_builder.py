@@ -8,7 +8,7 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault, sentences
 from agentapi_mcp.base.ids import MessageId
 from agentapi_mcp.base.money import Prices
-from agentapi_mcp.base.text import one_line, quoted, storable
+from agentapi_mcp.base.text import listed, one_line, quoted, storable
 from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
@@ -32,6 +32,7 @@ _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.LEASE_EXPIRED: TurnStatus.INTERRUPTED,
 }
 _KEY_FAULTS = frozenset({BackendFault.AUTH, BackendFault.PERMISSION, BackendFault.PAYMENT, BackendFault.RATE_LIMIT})
+_SERVER_KEY_FAULTS = frozenset({BackendFault.AUTH, BackendFault.PAYMENT})
 _REFUSED = {
     KeySource.USER: "It was your own key that was refused: replace it (`agentapi-mcp keys list` shows what you have).",
     KeySource.ACCOUNT: "It was your connected account that was refused: connect it again (`agentapi-mcp accounts`).",
@@ -55,7 +56,8 @@ _INTERNAL = TurnFault(
 class AnswerBuilder:
     """The state of an answer: text, usage, outcome, and the timestamps for latency and time to first token.
 
-    `model_description` is what the catalogue says of the asked model.
+    `model_description` is what the catalogue says of the asked model, and `key_variables` are the environment variables
+    that the server's own key is read from.
     """
 
     clock: Clock
@@ -63,6 +65,7 @@ class AnswerBuilder:
     may_go_on_billing: bool
     key_source: KeySource = KeySource.SERVER
     model_description: str | None = None
+    key_variables: tuple[str, ...] = ()
     started: float = 0.0
     first_token: float | None = None
     ended: float | None = None
@@ -150,6 +153,8 @@ class AnswerBuilder:
             # What the catalogue warns of ("withdrawn on …") is most often why. It is a row's text: quoted.
             said = f"The catalogue says of this model: {quoted(self.model_description, _LONGEST_DESCRIPTION)}"
             return sentences(said, error.next_step)
+        if self.key_source is KeySource.SERVER and self.key_variables and error.fault in _SERVER_KEY_FAULTS:
+            return sentences(error.next_step, f"It was asked with the key in {listed(self.key_variables)}.")
         if self.key_source is KeySource.SERVER or error.fault not in _KEY_FAULTS:
             return error.next_step
         if error.fault is BackendFault.AUTH:

@@ -363,7 +363,9 @@ class TurnRunner:
         may_go_on = Capability.STOPS_BILLING not in job.choice.backend.capabilities
         choice = job.choice
         about = choice.model.description if choice.model else None
-        answer = AnswerBuilder(self._clock, choice.prices, may_go_on, choice.key_source, about)
+        answer = AnswerBuilder(
+            self._clock, choice.prices, may_go_on, choice.key_source, about, choice.declaration.key_variables
+        )
         answer.begin()
         run = RunningTurn(job, answer)
         self._runs[run.id] = run

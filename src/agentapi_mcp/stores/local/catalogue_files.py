@@ -219,6 +219,7 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
+        key_variables=_key_variables(agent.options, environ),
         lacks_key=variables.missing != () and not _has_other_unset_variables(agent.options, environ),
         models=tuple(model.declaration() for model in agent.models),
         needs_account=agent.needs_account,
@@ -233,9 +234,17 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
+        key_variables=_key_variables(agent.otherwise.options, environ),
         lacks_key=variables.missing != () and not _has_other_unset_variables(agent.otherwise.options, environ),
     )
     return replace(declared, otherwise=otherwise)
+
+
+def _key_variables(options: Mapping[str, object], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables that the API key is read from."""
+    variables = _Variables(environ)
+    variables.fill(options.get("api_key"))
+    return variables.named
 
 
 def _has_other_unset_variables(options: Mapping[str, object], environ: Mapping[str, str]) -> bool:

@@ -1,0 +1,1 @@
+"""The chat of the terminal: one message, or a conversation."""

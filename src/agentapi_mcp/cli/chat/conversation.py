@@ -1,0 +1,137 @@
+"""A conversation: messages, commands and answers, on any screen."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.cli.chat.bills import Bills
+from agentapi_mcp.cli.chat.clients import ChatClient
+from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.chat.screens import CtrlC, Screen, followed
+from agentapi_mcp.cli.outputs import explain
+from agentapi_mcp.cli.replies import ChatReply
+from agentapi_mcp.cli.terminal import print_err, print_fact, terminal_width
+from agentapi_mcp.presentation.models import AgentOut, SessionOut
+
+_NOBODY_YET = "default agent"
+
+
+class Conversation:
+    """The state of a conversation; `answering` is the agent that answers, as far as it is known."""
+
+    def __init__(self, client: ChatClient, options: ChatOptions, screen: Screen, session: SessionOut | None) -> None:
+        self.client = client
+        self.options = options
+        self.screen = screen
+        self.bills = Bills()
+        self.answering = options.agent or (session and session.agent)
+        self.message: str | None = None
+        self.reply: ChatReply | None = None
+        self.drafted = ""
+        self._usable: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The agent that the next message goes to, as far as it is known before it has answered."""
+        only = self._usable[0] if len(self._usable) == 1 else _NOBODY_YET
+        return self.options.agent or self.answering or only
+
+    async def read(self) -> str | None:
+        """Read what is typed next; None to leave."""
+        text, self.drafted = self.drafted, ""
+        return await self.screen.read(self.name, text)
+
+    async def agents(self) -> list[AgentOut]:
+        """List the agents, and see which can be used."""
+        agents = await self.client.agents()
+        self._usable = [agent.name for agent in agents if agent.enabled and not agent.missing]
+        return agents
+
+    async def send(self, message: str, interrupted: asyncio.Event, *, again: ChatOptions | None = None) -> None:
+        """Send a message and show the answer."""
+        self.message = message
+        reply = await followed(self.client, again or self.options, message, interrupted, self.screen.answer())
+        self._take(reply)
+
+    def _take(self, reply: ChatReply) -> None:
+        self.reply = reply
+        self.answering = str(reply.turn["agent"])
+        self.options = replace(self.options, session_id=reply.session_id)
+        self.bills.add(reply.turn)
+        for told in filter(None, (reply.error, reply.warning)):
+            print_err(f"agentapi-mcp: {told}")
+        if reply.joined is not None:
+            print_fact(reply.joined)
+        print_fact(self.bills.line(reply, terminal_width()))
+
+
+async def converse(
+    conversation: Conversation, run_command: Callable[[str, asyncio.Event], Awaitable[bool | None]]
+) -> None:
+    """Read and answer until the end of input, or until Ctrl-C is pressed twice.
+
+    `run_command` returns None for what is no command, and False to leave.
+    """
+    screen, leaves_next = conversation.screen, False
+    with screen.opened(), _signals(screen):
+        while True:
+            try:
+                text = await conversation.read()
+            except CtrlC as key:
+                if leaves_next and not key.typed:
+                    return
+                leaves_next = True
+                print_err("Ctrl-C again leaves; so does Ctrl-D.")
+                continue
+            if text is None:
+                return
+            interrupted = asyncio.Event()
+            with screen.following(interrupted):
+                if await _act(conversation, run_command, text, interrupted) is False:
+                    return
+            leaves_next = interrupted.is_set()
+
+
+async def _act(
+    conversation: Conversation,
+    run_command: Callable[[str, asyncio.Event], Awaitable[bool | None]],
+    text: str,
+    interrupted: asyncio.Event,
+) -> bool | None:
+    """Do what a line asks for; what is wrong with it is told."""
+    try:
+        goes_on = await run_command(text, interrupted)
+        if goes_on is None and text.strip():
+            await conversation.send(text, interrupted)
+    except Exception as exc:
+        cause = innermost(exc)
+        if not isinstance(cause, AgentApiError):
+            raise
+        print_err(f"agentapi-mcp: {explain(cause)}")
+        return None
+    return goes_on
+
+
+async def unless_interrupted(work: Awaitable[None], interrupted: asyncio.Event) -> None:
+    """Wait for something, but no longer than to Ctrl-C."""
+
+    async def wait() -> None:
+        await work
+
+    await first_of(wait(), interrupted.wait())
+
+
+@contextmanager
+def _signals(screen: Screen) -> Generator[None]:
+    """Take the signal for the key: `kill -INT`, or a terminal that turns the key into it."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, screen.interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

@@ -1,0 +1,48 @@
+"""Shows an answer in a terminal, its Markdown rendered."""
+
+import asyncio
+
+from rich.console import Console
+from typing_extensions import override
+
+from agentapi_mcp.cli.chat.markdown_stream import MarkdownStream
+from agentapi_mcp.cli.chat.screens import Answer
+from agentapi_mcp.cli.terminal import show_status, terminal_stream, write_rendered
+
+_REFRESH_SECONDS = 0.08
+
+
+class MarkdownAnswer(Answer):
+    """An answer whose Markdown is rendered while it comes."""
+
+    def __init__(self, console: Console) -> None:
+        self._stream = console.file
+        self._markdown = MarkdownStream(write_rendered, console)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @override
+    def add(self, text: str) -> None:
+        self._markdown.feed(text)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_REFRESH_SECONDS, self._refresh)
+
+    @override
+    def progress(self, text: str) -> None:
+        show_status(text)
+
+    @override
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._markdown.finish()
+        self._stream.flush()
+
+    def _refresh(self) -> None:
+        self._timer = None
+        self._markdown.refresh()
+        self._stream.flush()
+
+
+def markdown_answer() -> MarkdownAnswer:
+    """Return an answer that is shown on stdout, which is a terminal."""
+    return MarkdownAnswer(Console(file=terminal_stream(), force_terminal=True))

@@ -1,0 +1,349 @@
+"""The commands of a conversation: lines that begin with the name of one."""
+
+import asyncio
+import base64
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.text import listed
+from agentapi_mcp.cli.chat.bills import short_id
+from agentapi_mcp.cli.chat.clients import find_named
+from agentapi_mcp.cli.chat.conversation import Conversation, unless_interrupted
+from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.outputs import aligned
+from agentapi_mcp.cli.replies import Fields
+from agentapi_mcp.cli.terminal import print_err, send_to_clipboard
+from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
+from agentapi_mcp.presentation.models import AgentOut, ModelOut
+
+_SHOWN_SESSIONS = 20
+_SHOWN_LACKING = 3  # agents of which a beginner is told what they lack
+_LONGEST_COPY = 74_994  # bytes of base64 that xterm takes
+_EDITOR = "vi"
+_NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A command: what may follow it, or must, and what it does."""
+
+    argument: str
+    about: str
+    needs_it: bool = False
+
+
+COMMANDS: Mapping[str, _Command] = {
+    "/agent": _Command("NAME", "which agent gets the next message"),
+    "/agents": _Command("", "the agents, and what they lack"),
+    "/copy": _Command("", "put the last answer into the clipboard"),
+    "/cost": _Command("", "what this conversation has cost"),
+    "/edit": _Command("", "write a message in your editor"),
+    "/export": _Command("FILE", "write the session to a file, as Markdown"),
+    "/help": _Command("", "these commands"),
+    "/model": _Command("NAME", "which model answers; without a name the agent's own"),
+    "/models": _Command("AGENT", "the models, with prices in US dollars for a million tokens"),
+    "/new": _Command("", "begin another session"),
+    "/quit": _Command("", "leave"),
+    "/retry": _Command("", "ask the last message again"),
+    "/session": _Command("ID", "go on with another session", needs_it=True),
+    "/sessions": _Command("", "your newest sessions"),
+    "/system": _Command("TEXT", f"instructions for the next messages; {_NONE}: without any"),
+}
+
+
+class SlashCommands:
+    """Runs the commands of a conversation."""
+
+    def __init__(self, conversation: Conversation, environ: Mapping[str, str]) -> None:
+        self.conversation = conversation
+        self._environ = environ
+        self._sessions: list[tuple[str, str]] | None = None
+        self._agents: list[AgentOut] = []
+        self._works: Mapping[str, Callable[[str], Awaitable[None]]] = {
+            "/agent": self._select_agent,
+            "/agents": self._list_agents,
+            "/copy": self._copy,
+            "/cost": self._show_cost,
+            "/export": self._export,
+            "/help": self._show_help,
+            "/model": self._select_model,
+            "/models": self._list_models,
+            "/new": self._begin_session,
+            "/session": self._select_session,
+            "/sessions": self._list_sessions,
+            "/system": self._set_system,
+        }
+
+    async def greet(self) -> None:
+        """Say how it works, and which agents there are."""
+        print_err("Say something; Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.")
+        print_err(self.conversation.screen.hint)
+        self._agents = await self.conversation.agents()
+        lacking = [agent for agent in self._agents if agent.missing]
+        for agent in [*(each for each in self._agents if not each.missing), *lacking[:_SHOWN_LACKING]]:
+            print_err(_line(agent))
+        if len(lacking) > _SHOWN_LACKING:
+            print_err(f"  {len(lacking) - _SHOWN_LACKING} more lack something: /agents")
+
+    async def run(self, line: str, interrupted: asyncio.Event) -> bool | None:
+        """Run the command of a line; return None for a message, and False to leave.
+
+        Raises:
+            InvalidRequestError: the command is misspelt, or lacks or has too much of what may follow it.
+        """
+        word, _, rest = line.partition(" ")
+        rest = rest.strip()
+        command = COMMANDS.get(word.strip())
+        if command is None:
+            _refuse_misspelt(line, word)
+            return None
+        if (rest and not command.argument) or (command.needs_it and not rest):
+            much = "takes nothing after it" if rest else f"needs the {command.argument} after it"
+            raise InvalidRequestError(f"{word} {much}. With a space before it, it is a message.")
+        match word.strip():
+            case "/quit":
+                return False
+            case "/retry":
+                await self._retry(interrupted)
+            case "/edit":
+                await self._edit(interrupted)
+            case name:
+                await unless_interrupted(self._works[name](rest), interrupted)
+        return True
+
+    async def choices(self, text: str) -> list[tuple[str, str]]:
+        """Return what may complete a line: each word, and what it is."""
+        word, space, rest = text.partition(" ")
+        if not space:
+            return [(name, command.about) for name, command in COMMANDS.items() if name.startswith(word)]
+        match word:
+            case "/agent" | "/models":
+                found = [(agent.name, "; ".join(agent.missing) or agent.description) for agent in self._agents]
+            case "/model":
+                name = self.conversation.name
+                found = [(model, agent.name) for agent in self._agents for model in agent.models if agent.name == name]
+                found = found or [(model, agent.name) for agent in self._agents for model in agent.models]
+            case "/session":
+                found = await self._known_sessions()
+            case _:
+                found = []
+        return [(choice, about) for choice, about in found if choice.startswith(rest)]
+
+    async def _known_sessions(self) -> list[tuple[str, str]]:
+        if self._sessions is None:
+            page = await self.conversation.client.sessions(None)
+            self._sessions = [(short_id(each.session_id), each.title or "") for each in page.items]
+        return self._sessions
+
+    async def _list_agents(self, _: str) -> None:
+        self._agents = await self.conversation.agents()
+        for agent in self._agents:
+            print_err(_line(agent))
+
+    async def _select_agent(self, name: str) -> None:
+        if not name:
+            await self._list_agents("")
+            return
+        self._agents = await self.conversation.agents()
+        agent = next((each for each in self._agents if each.name.casefold() == name.casefold()), None)
+        if agent is None:
+            names = listed([each.name for each in self._agents])
+            raise InvalidRequestError(f"There is no agent {name}; there are: {names}.")
+        if not agent.enabled or agent.missing:
+            lacks = "; ".join(agent.missing) or "it is disabled, and the operator can enable it"
+            raise InvalidRequestError(
+                f"The agent {agent.name} cannot be used: {lacks}. "
+                f"Set that up and start the program again; until then {self.conversation.name} answers."
+            )
+        self.conversation.options = replace(self.conversation.options, agent=agent.name, model=None)
+        print_err(f"The next message goes to {agent.name}.")
+
+    async def _select_model(self, name: str) -> None:
+        if not name:
+            self.conversation.options = replace(self.conversation.options, model=None)
+            print_err("The next message goes to the agent's own model.")
+            return
+        models = await self.conversation.client.models(None)
+        agent = self.conversation.name
+        named = [model for model in models if name in {model.name, model.model_id}]
+        own = [model for model in models if model.agent == agent]
+        found = [model for model in named if model.agent == agent] or ([] if own else named)
+        if not found:
+            raise InvalidRequestError(_no_model(name, agent, own, named))
+        if not found[0].enabled:
+            raise InvalidRequestError(f"The model {name} of {found[0].agent} is disabled.")
+        self.conversation.options = replace(self.conversation.options, agent=found[0].agent, model=found[0].name)
+        print_err(f"The next message goes to {found[0].name} of {found[0].agent}.")
+
+    async def _list_models(self, agent: str) -> None:
+        models = await self.conversation.client.models(agent or None)
+        rows = [
+            (
+                model.agent,
+                f"{model.name} (default)" if model.is_default else model.name,
+                "unknown" if model.context_window is None else f"{model.context_window:,}",
+                "unknown" if model.input_price is None else f"{model.input_price:g}",
+                "unknown" if model.output_price is None else f"{model.output_price:g}",
+            )
+            for model in models
+            if model.enabled
+        ]
+        print_err(aligned(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M"), rows))
+
+    async def _list_sessions(self, _: str) -> None:
+        page = await self.conversation.client.sessions(None)
+        rows = [
+            (short_id(each.session_id), each.agent, (each.last_message_at or "")[:16].replace("T", " "), each.title)
+            for each in page.items[:_SHOWN_SESSIONS]
+        ]
+        print_err(aligned(("SESSION", "AGENT", "LAST (UTC)", "TITLE"), rows))
+        if len(page.items) > _SHOWN_SESSIONS or page.next_cursor is not None:
+            print_err("There are more: `agentapi-mcp sessions list`.")
+
+    async def _select_session(self, id_: str) -> None:
+        session = await find_named(self.conversation.client, id_)
+        if session is None:
+            raise InvalidRequestError(f"You have no session {id_}; /sessions shows the newest.")
+        self.conversation.options = replace(
+            self.conversation.options, session_id=session.session_id, agent=None, model=None
+        )
+        self.conversation.answering = session.agent
+        print_err(f"The next message goes on with {short_id(session.session_id)}: {session.title or 'Untitled'}")
+
+    async def _begin_session(self, _: str) -> None:
+        self._sessions = None
+        self.conversation.options = replace(self.conversation.options, session_id=None)
+        if self.conversation.options.agent is None:
+            self.conversation.answering = None
+        print_err("The next message begins a session.")
+
+    async def _set_system(self, text: str) -> None:
+        options = self.conversation.options
+        if text:
+            prompt = None if text == _NONE else text
+            self.conversation.options = replace(
+                self.conversation.options, parameters=replace(options.parameters, system_prompt=prompt)
+            )
+        now = self.conversation.options.parameters.system_prompt
+        print_err("There are no instructions." if now is None else f"Instructions for the next messages: {now}")
+
+    async def _show_cost(self, _: str) -> None:
+        print_err("\n".join(self.conversation.bills.summary()))
+
+    async def _show_help(self, _: str) -> None:
+        for name, command in COMMANDS.items():
+            argument = command.argument if command.needs_it or not command.argument else f"[{command.argument}]"
+            print_err(f"  {f'{name} {argument}':<16} {command.about}")
+        print_err(self.conversation.screen.hint)
+
+    async def _export(self, name: str) -> None:
+        session_id = self.conversation.options.session_id
+        if session_id is None:
+            raise InvalidRequestError("There is nothing to export yet.")
+        text = await self.conversation.client.transcript(session_id)
+        path = await asyncio.to_thread(_write_new, name or f"session-{short_id(session_id)}.md", text)
+        print_err(f"Written to {path}.")
+
+    async def _copy(self, _: str) -> None:
+        reply = self.conversation.reply
+        if reply is None or not reply.text:
+            raise InvalidRequestError("There is no answer to copy yet.")
+        if not self.conversation.screen.edits:
+            raise InvalidRequestError("This terminal has no clipboard for programs: /export writes a file.")
+        encoded = base64.b64encode(reply.text.encode()).decode()
+        if len(encoded) > _LONGEST_COPY:
+            raise InvalidRequestError("The answer is longer than terminals take: /export writes a file.")
+        send_to_clipboard(encoded)
+        print_err("The terminal has the answer for its clipboard (OSC 52); some must be told to take it.")
+
+    async def _retry(self, interrupted: asyncio.Event) -> None:
+        conversation = self.conversation
+        if conversation.message is None:
+            raise InvalidRequestError("Nothing was asked yet.")
+        await conversation.send(
+            conversation.message,
+            interrupted,
+            again=_again(conversation.options, conversation.reply and conversation.reply.turn),
+        )
+
+    async def _edit(self, interrupted: asyncio.Event) -> None:
+        conversation = self.conversation
+        text = await asyncio.to_thread(self._edited)
+        if not text.strip():
+            print_err("The file was empty: nothing was sent.")
+        elif conversation.screen.edits:
+            conversation.drafted = text
+        else:
+            await conversation.send(text, interrupted)
+
+    def _edited(self) -> str:
+        """Let the user write in their editor, and return what they wrote."""
+        editor = self._environ.get("VISUAL") or self._environ.get("EDITOR") or _EDITOR
+        descriptor, name = tempfile.mkstemp(suffix=".md")
+        os.close(descriptor)
+        path = Path(name)
+        try:
+            with self.conversation.screen.released():
+                done = subprocess.run([*shlex.split(editor), name], env=dict(self._environ), check=False)  # noqa: S603  # the user's editor
+            if done.returncode != 0:
+                raise InvalidRequestError(f"{editor} ended with status {done.returncode}: nothing was sent.")
+            return path.read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError, ValueError) as exc:
+            raise InvalidRequestError(f"{editor} gave no text ({exc}): set EDITOR to the editor you have.") from exc
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _line(agent: AgentOut) -> str:
+    return f"  {agent.name}: {'; '.join(agent.missing) or agent.description}"
+
+
+def _write_new(name: str, text: str) -> Path:
+    """Write a file that is not there yet.
+
+    Raises:
+        InvalidRequestError: it is, or it cannot be written.
+    """
+    try:
+        path = Path(name).expanduser()
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InvalidRequestError(f"{name} is there already: name another file.") from None
+    except (OSError, RuntimeError, ValueError) as exc:
+        raise InvalidRequestError(f"{name} cannot be written: {exc}.") from exc
+    return path
+
+
+def _again(options: ChatOptions, reply: Fields | None) -> ChatOptions:
+    """Return how the last message is asked again: one that was interrupted in its place, another one anew."""
+    if reply is not None and (reply["status"] == TurnStatus.INTERRUPTED or reply["end_reason"] == EndReason.ABANDONED):
+        return replace(options, retry=True, new=False)
+    return replace(options, retry=False, new=True, idempotency_key=None)
+
+
+def _refuse_misspelt(line: str, word: str) -> None:
+    """Refuse what looks like a command that is misspelt; all else that begins with a slash is a message."""
+    near = get_close_matches(word, COMMANDS, n=1, cutoff=0.75)
+    if near and "\n" not in line:
+        raise InvalidRequestError(
+            f"There is no command {word}; did you mean {near[0]}? With a space before it, it is a message."
+        )
+
+
+def _no_model(name: str, agent: str, own: list[ModelOut], named: list[ModelOut]) -> str:
+    if named:
+        return f"The model {name} belongs to {listed([each.agent for each in named])}: /agent selects it first."
+    known = [model.name for model in own if model.enabled]
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    has = f"did you mean {' or '.join(near)}?" if near else f"it has: {listed(known)}."
+    return f"{agent} has no model {name}; {has if known else '/models lists all.'}"

@@ -1,0 +1,117 @@
+"""The parts of the chat that need no terminal: history, pasted texts, bills."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from agentapi_mcp.cli.chat.bills import Bills
+from agentapi_mcp.cli.chat.history import NAME, ChatHistory
+from agentapi_mcp.cli.chat.pastes import Pastes
+from agentapi_mcp.cli.replies import ChatReply
+
+HEAD = {"format": "agentapi-mcp chat history", "version": 1}
+
+
+def opened(home: Path, told: list[str] | None = None) -> ChatHistory:
+    return ChatHistory(home / NAME, (told if told is not None else []).append, str)
+
+
+def test_what_was_typed_is_there_the_next_time_newest_first_and_for_its_owner_alone(tmp_path: Path) -> None:
+    texts = ["first", "two\nlines", "é\udcff\x1b"]
+    history = opened(tmp_path)
+    for text in texts:
+        history.append_string(text)
+    assert list(opened(tmp_path).load_history_strings()) == texts[::-1]
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+    (tmp_path / NAME).chmod(0o644)
+    history.append_string("more")
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_long_message_is_not_kept_and_one_line_that_was_cut_harms_no_other(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    history.append_string("x" * 10_001)
+    history.append_string("kept")
+    with (tmp_path / NAME).open("a", encoding="utf-8") as file:
+        file.write('"cut\n')
+    history.append_string("and this")
+    assert list(opened(tmp_path).load_history_strings()) == ["and this", "kept"]
+
+
+def test_the_oldest_messages_are_forgotten(tmp_path: Path) -> None:
+    lines = [json.dumps(HEAD), *(json.dumps(str(number)) for number in range(2001))]
+    (tmp_path / NAME).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert len(list(opened(tmp_path).load_history_strings())) == 1000
+    assert len((tmp_path / NAME).read_text(encoding="utf-8").splitlines()) == 1001
+    assert next(iter(opened(tmp_path).load_history_strings())) == "2000"
+
+
+@pytest.mark.parametrize("written", ["", json.dumps(HEAD)])
+def test_an_empty_history_is_none(tmp_path: Path, written: str) -> None:
+    (tmp_path / NAME).write_text(written, encoding="utf-8")
+    told = list[str]()
+    assert list(opened(tmp_path, told).load_history_strings()) == []
+    assert told == []
+
+
+@pytest.mark.parametrize("written", [json.dumps(HEAD | {"version": 2}), "[]", "# 2026\n+hello\n", "\x00"])
+def test_a_history_of_another_version_is_told_once_and_stays_as_it_is(tmp_path: Path, written: str) -> None:
+    (tmp_path / NAME).write_text(written, encoding="utf-8")
+    told = list[str]()
+    history = opened(tmp_path, told)
+    assert list(history.load_history_strings()) == []
+    history.append_string("hello")
+    assert (len(told), (tmp_path / NAME).read_text(encoding="utf-8")) == (1, written)
+    assert "no history of this version" in told[0]
+
+
+@given(st.lists(st.text(max_size=5) | st.text(min_size=1001, max_size=1010), max_size=5))
+def test_a_message_has_what_was_pasted(texts: list[str]) -> None:
+    pastes = Pastes()
+    assert pastes.whole("".join(pastes.short(text) for text in texts)) == "".join(texts)
+
+
+def test_a_pasted_text_that_holds_the_name_of_another_stays_as_it_is() -> None:
+    pastes = Pastes()
+    first = pastes.short("a" * 2000)
+    second = pastes.short(first + "b" * 2000)
+    assert pastes.whole(f"{first} and {second}") == f"{'a' * 2000} and {first}{'b' * 2000}"
+    assert first == "[paste 1: 1 line, 2,000 characters]"
+
+
+def reply(cost: float | None) -> ChatReply:
+    """Make a reply with this cost."""
+    turn = {"agent": "droid", "cost_usd": cost, "usage": {"input_tokens": 11, "output_tokens": None}}
+    bill = "droid (gpt-4o-2026-01-01) · 11 tokens in, ? out · $0.00014 · 1.5 s · the provider may go on billing"
+    return ChatReply(
+        session_id="01998c00-0000-7000-8000-0123456789ab",
+        completed=True, cancelled=False, text="", bill=bill, error=None, warning=None, joined=None, turn=turn,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("width", range(5, 160, 5))
+def test_a_bill_is_one_row_and_what_matters_least_goes_first(width: int) -> None:
+    bills = Bills()
+    bills.add(reply(0.00014).turn)
+    line = bills.line(reply(0.00014), width)
+    assert cell_len(line) <= width
+    assert "$0.00014" in line or width < 20
+    assert ("gpt-4o" in line) == (width >= 140)
+    assert ("total $0.00014" in line) == (width >= 55)
+    assert ("session 456789ab" in line) == (width >= 90)
+
+
+def test_a_total_says_how_many_costs_are_not_in_it() -> None:
+    bills = Bills()
+    assert bills.summary() == ["Nothing was asked yet."]
+    for cost in (0.5, None, 0.75):
+        bills.add(reply(cost).turn)
+    assert bills.total == "$1.25 and 1 unknown"
+    assert bills.summary() == [
+        "droid: 3 answers, $1.25",
+        "Together: 3 answers, 33 tokens in, 0 out, $1.25 and 1 unknown.",
+    ]
