@@ -18,24 +18,30 @@ from tests.support.command_runs import run_commands
 from tests.support.connect import call, fields_of
 from tests.support.tenants import Member, tenants
 
-# What tells nothing of anybody's conversations, or of the machine's own configuration alone.
+# What tells nothing of anybody's conversations, or of the machine's own configuration alone; and what whoever operates
+# the database does with all of it, as the owner of its tables.
 ABOUT_NOBODY = {
     "",
     "accounts connect",
     "agents add",
     "agents remove",
     "audit prune",
+    "backup",
     "connect",
     "disconnect",
     "doctor",
     "keys add",
     "migrate",
+    "move",
     "models sync",
+    "reset",
+    "restore",
     "secrets generate",
     "secrets rotate",
     "serve",
     "status",
     "stop",
+    "uninstall",
 }
 FOR_ADMINISTRATORS = ("audit", "members", "organization set", "organization show", "organization unset")
 ADMINISTRATORS = {Role.OWNER, Role.ADMIN}

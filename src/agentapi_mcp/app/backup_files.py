@@ -1,0 +1,276 @@
+"""The file of a backup: a ZIP archive whose comment, its last bytes, is the SHA-256 of all before.
+
+`backup.json` says what is in it, and `tables/` has the rows of each table in the text format of COPY, which any
+Postgres reads. `agentapi.toml` is the configuration file, and `master-keys` the sealed master keys, where there are any.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Annotated, BinaryIO, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentapi_mcp.base.errors import InvalidRequestError, StoreMismatchError
+from agentapi_mcp.base.json_values import as_object
+
+FORMAT = 1
+_MARK = "agentapi-mcp-backup"
+_MANIFEST, _TABLES, _CONFIG, _KEYS = "backup.json", "tables/", "agentapi.toml", "master-keys"
+_COMMENT = b"agentapi-mcp sha256 "
+_DIGEST = 64
+_CHUNK = 1 << 20
+_MOST_MANIFEST = 16 << 20
+_ABOUT = (
+    f"A backup of agentapi-mcp, format {FORMAT}: every message in clear text. `agentapi-mcp restore FILE` loads it.\n"
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TableEntry(_Model):
+    """A table in a backup."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Annotated[int, Field(ge=0)]
+
+
+class Manifest(_Model):
+    """What is in a backup; `migrations` are those of the database, and `master_keys` the ids of the sealed ones."""
+
+    format: int
+    program: str
+    made_at: str
+    migrations: tuple[str, ...]
+    tables: tuple[TableEntry, ...]
+    has_config: bool = False
+    master_keys: tuple[str, ...] = ()
+
+
+class _Sink:
+    """A file that is written once: what ZipFile writes, and in place of the last bytes the checksum of all before.
+
+    Without `seek`, so that ZipFile never goes back. After a failure nothing more is written, since closing the archive
+    would fail once more.
+    """
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._digest = hashlib.sha256()
+        self._tail = b""
+        self._has_failed = False
+
+    def write(self, data: bytes) -> int:
+        """Write the data.
+
+        Raises:
+            InvalidRequestError: the file cannot be written.
+        """
+        whole = self._tail + data
+        self._tail = whole[-_DIGEST:]
+        self._put(whole[: -len(self._tail)])
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back but the end."""
+
+    def end(self) -> None:
+        """Write the checksum, and make the file durable."""
+        self._tail = b""
+        self._put(self._digest.hexdigest().encode())
+        with _said(self._path):
+            os.fsync(self._descriptor)
+
+    def _put(self, data: bytes) -> None:
+        self._digest.update(data)
+        rest = memoryview(data)
+        try:
+            with _said(self._path):
+                while rest and not self._has_failed:
+                    rest = rest[os.write(self._descriptor, rest) :]
+        except InvalidRequestError:
+            self._has_failed = True
+            raise
+
+
+class BackupWriter:
+    """An archive that is being written."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._write(_MARK, _ABOUT.encode())
+
+    @contextmanager
+    def table(self, name: str) -> Generator[IO[bytes]]:
+        """Open the member for the rows of a table."""
+        with self._open(f"{_TABLES}{name}") as member:
+            yield member
+
+    def finish(self, manifest: Manifest, config: bytes | None, keys: bytes | None) -> None:
+        """Write all but the tables."""
+        if config is not None:
+            self._write(_CONFIG, config)
+        if keys is not None:
+            self._write(_KEYS, keys)
+        self._write(_MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        with self._open(name) as member:
+            member.write(content)
+
+    def _open(self, name: str) -> IO[bytes]:
+        member = zipfile.ZipInfo(name)
+        member.compress_type = zipfile.ZIP_DEFLATED
+        member.external_attr = 0o600 << 16
+        return self._archive.open(member, "w", force_zip64=True)
+
+
+@contextmanager
+def new_backup(path: Path) -> Generator[BackupWriter]:
+    """Write a backup beside its place, and rename it there when it is whole; a failure leaves nothing.
+
+    Raises:
+        InvalidRequestError: it cannot be written there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _said(path):
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        sink = _Sink(descriptor, path)
+        with zipfile.ZipFile(cast("IO[bytes]", sink), "w") as archive:
+            archive.comment = _COMMENT + b"0" * _DIGEST
+            yield BackupWriter(archive)
+        sink.end()
+        with _said(path):
+            part.rename(path)
+            _flush(path.parent)
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+class Backup:
+    """A whole backup, whose checksum fits."""
+
+    def __init__(self, archive: zipfile.ZipFile, manifest: Manifest) -> None:
+        self._archive = archive
+        self.manifest = manifest
+
+    def open_table(self, name: str) -> BinaryIO:
+        """Open the rows of a table."""
+        return cast("BinaryIO", self._archive.open(f"{_TABLES}{name}"))
+
+    def config(self) -> bytes | None:
+        """Return the configuration file, if there is one."""
+        return self._archive.read(_CONFIG) if self.manifest.has_config else None
+
+    def master_keys(self) -> bytes | None:
+        """Return the sealed master keys, if there are any."""
+        return self._archive.read(_KEYS) if self.manifest.master_keys else None
+
+
+@contextmanager
+def open_backup(path: Path) -> Generator[Backup]:
+    """Open a backup, and compare all of it with its checksum.
+
+    Raises:
+        InvalidRequestError: it is no backup, is not whole, or cannot be read.
+        StoreMismatchError: a newer program made it.
+    """
+    with ExitStack() as stack:
+        with _readable(path):
+            file = stack.enter_context(path.open("rb"))
+            _check(file, path)
+        with _whole(path):
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            manifest = _manifest(archive)
+            for table in manifest.tables:
+                archive.getinfo(f"{_TABLES}{table.name}")
+        yield Backup(archive, manifest)
+
+
+def _manifest(archive: zipfile.ZipFile) -> Manifest:
+    with archive.open(_MANIFEST) as member:
+        text = json.loads(member.read(_MOST_MANIFEST))
+    made_for = as_object(text).get("format")
+    if isinstance(made_for, int) and made_for > FORMAT:
+        raise StoreMismatchError(
+            f"A newer program made this backup (format {made_for}; this one reads {FORMAT}). Upgrade, then restore it."
+        )
+    return Manifest.model_validate(text)
+
+
+def _check(file: IO[bytes], path: Path) -> None:
+    head = file.read(200)
+    if not head.startswith(b"PK") or _MARK.encode() not in head:
+        raise InvalidRequestError(f"{path} is no backup of agentapi-mcp.")
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _DIGEST - len(_COMMENT)))
+    end = file.read()
+    if not end.startswith(_COMMENT) or not end.endswith(_checksum(file, size - _DIGEST)):
+        raise _damaged(path)
+    file.seek(0)
+
+
+def _checksum(file: IO[bytes], length: int) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while length > 0 and (chunk := file.read(min(_CHUNK, length))):
+        digest.update(chunk)
+        length -= len(chunk)
+    return digest.hexdigest().encode()
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _damaged(path: Path) -> InvalidRequestError:
+    return InvalidRequestError(f"{path} is cut off or damaged: its checksum does not fit. Nothing was changed.")
+
+
+@contextmanager
+def _whole(path: Path) -> Generator[None]:
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        ValueError,
+        ValidationError,
+        EOFError,
+        NotImplementedError,
+    ) as exc:
+        raise _damaged(path) from exc
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise InvalidRequestError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+
+
+@contextmanager
+def _said(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise InvalidRequestError(f"{path} cannot be written: {exc.strerror or exc}. Nothing is left of it.") from exc
