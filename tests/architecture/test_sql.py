@@ -37,7 +37,7 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "_grant_roles(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
     "_run(_GRANT_FUNCTIONS)": "grants to logins by DO; every migration runs it",
     "_apply(migration.sql)": "is a migration, which the database of this test has been through",
-    "Snapshot.count(f'SELECT count(*) FROM ({table.query}) AS t')": "counts a table of the catalogue; every backup runs it",
+    "Snapshot.count(f'SELECT count(*) FROM ({table.query}) AS t')": "counts a table of the catalogue, as every backup",
     "Snapshot.copy(table.query)": "reads a table of the catalogue; every backup runs it",
     "open_snapshot(_COPY_SETTINGS)": "sets parameters; every backup runs it",
     "load(_COPY_SETTINGS)": "the same; every restore runs it",

@@ -21,7 +21,7 @@ INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, ag
         lease_owner, lease_until, ended_at, cost_usd, created_at) VALUES
     (:user, :user, :user, :org, :user, 'ghost', 'openai', '\x00ff', 'completed', NULL, NULL, now(),
      0.000000000000000000012345678901234567890, '0044-03-15 BC'),
-    (:other, :user, :user, :org, :user, 'ghost', 'openai', '\x', 'running', gen_random_uuid(), now(), NULL, NULL,
+    (:other, :user, :user, :org, :user, 'ghost', 'openai', '\x', 'running', gen_random_uuid(), now() + interval '1 minute', NULL, NULL,
      now());
 ALTER TABLE agentapi.turns ENABLE TRIGGER check_shares;
 INSERT INTO agentapi.idempotency_keys VALUES (:user, :org, 'key', '\x01', :user, 'infinity');

@@ -1,7 +1,7 @@
 """The file of a backup: a ZIP archive whose comment, its last bytes, is the SHA-256 of all before.
 
 `backup.json` says what is in it, and `tables/` has the rows of each table in the text format of COPY, which any
-Postgres reads. `agentapi.toml` is the configuration file, and `master-keys` the sealed master keys, where there are any.
+Postgres reads. `agentapi.toml` is the configuration file, and `master-keys` the sealed master keys, if there are any.
 """
 
 import hashlib
@@ -10,20 +10,19 @@ import os
 import zipfile
 import zlib
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Annotated, BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agentapi_mcp.app.archives import COMMENT, DIGEST, new_archive
 from agentapi_mcp.base.errors import InvalidRequestError, StoreMismatchError
 from agentapi_mcp.base.json_values import as_object
 
 FORMAT = 1
 _MARK = "agentapi-mcp-backup"
 _MANIFEST, _TABLES, _CONFIG, _KEYS = "backup.json", "tables/", "agentapi.toml", "master-keys"
-_COMMENT = b"agentapi-mcp sha256 "
-_DIGEST = 64
 _CHUNK = 1 << 20
 _MOST_MANIFEST = 16 << 20
 _ABOUT = (
@@ -53,53 +52,6 @@ class Manifest(_Model):
     tables: tuple[TableEntry, ...]
     has_config: bool = False
     master_keys: tuple[str, ...] = ()
-
-
-class _Sink:
-    """A file that is written once: what ZipFile writes, and in place of the last bytes the checksum of all before.
-
-    Without `seek`, so that ZipFile never goes back. After a failure nothing more is written, since closing the archive
-    would fail once more.
-    """
-
-    def __init__(self, descriptor: int, path: Path) -> None:
-        self._descriptor = descriptor
-        self._path = path
-        self._digest = hashlib.sha256()
-        self._tail = b""
-        self._has_failed = False
-
-    def write(self, data: bytes) -> int:
-        """Write the data.
-
-        Raises:
-            InvalidRequestError: the file cannot be written.
-        """
-        whole = self._tail + data
-        self._tail = whole[-_DIGEST:]
-        self._put(whole[: -len(self._tail)])
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is held back but the end."""
-
-    def end(self) -> None:
-        """Write the checksum, and make the file durable."""
-        self._tail = b""
-        self._put(self._digest.hexdigest().encode())
-        with _said(self._path):
-            os.fsync(self._descriptor)
-
-    def _put(self, data: bytes) -> None:
-        self._digest.update(data)
-        rest = memoryview(data)
-        try:
-            with _said(self._path):
-                while rest and not self._has_failed:
-                    rest = rest[os.write(self._descriptor, rest) :]
-        except InvalidRequestError:
-            self._has_failed = True
-            raise
 
 
 class BackupWriter:
@@ -136,28 +88,13 @@ class BackupWriter:
 
 @contextmanager
 def new_backup(path: Path) -> Generator[BackupWriter]:
-    """Write a backup beside its place, and rename it there when it is whole; a failure leaves nothing.
+    """Write a backup, wholly or not at all.
 
     Raises:
         InvalidRequestError: it cannot be written there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _said(path):
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        sink = _Sink(descriptor, path)
-        with zipfile.ZipFile(cast("IO[bytes]", sink), "w") as archive:
-            archive.comment = _COMMENT + b"0" * _DIGEST
-            yield BackupWriter(archive)
-        sink.end()
-        with _said(path):
-            part.rename(path)
-            _flush(path.parent)
-    finally:
-        os.close(descriptor)
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with new_archive(path) as archive:
+        yield BackupWriter(archive)
 
 
 class Backup:
@@ -216,9 +153,9 @@ def _check(file: IO[bytes], path: Path) -> None:
     if not head.startswith(b"PK") or _MARK.encode() not in head:
         raise InvalidRequestError(f"{path} is no backup of agentapi-mcp.")
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _DIGEST - len(_COMMENT)))
+    file.seek(max(0, size - DIGEST - len(COMMENT)))
     end = file.read()
-    if not end.startswith(_COMMENT) or not end.endswith(_checksum(file, size - _DIGEST)):
+    if not end.startswith(COMMENT) or not end.endswith(_checksum(file, size - DIGEST)):
         raise _damaged(path)
     file.seek(0)
 
@@ -230,14 +167,6 @@ def _checksum(file: IO[bytes], length: int) -> bytes:
         digest.update(chunk)
         length -= len(chunk)
     return digest.hexdigest().encode()
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _damaged(path: Path) -> InvalidRequestError:
@@ -266,11 +195,3 @@ def _readable(path: Path) -> Generator[None]:
         yield
     except OSError as exc:
         raise InvalidRequestError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
-
-
-@contextmanager
-def _said(path: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise InvalidRequestError(f"{path} cannot be written: {exc.strerror or exc}. Nothing is left of it.") from exc

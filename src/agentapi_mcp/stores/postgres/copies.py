@@ -10,8 +10,11 @@ import asyncpg
 
 from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
 from agentapi_mcp.base.text import listed
+from agentapi_mcp.core.conversations.models import SettlingRule
+from agentapi_mcp.stores.postgres.database import Connection
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED
 from agentapi_mcp.stores.postgres.migrate import Plan, begin_migration, run_within
+from agentapi_mcp.stores.postgres.orphans import settle
 from agentapi_mcp.stores.postgres.owner_connections import owner_connection
 from agentapi_mcp.stores.postgres.schema_state import is_legacy, refuse_newer, refuse_other
 
@@ -236,7 +239,7 @@ async def load(
     """Make the schema anew, load a copy, and bring it to this version, in one transaction; return what is sealed in it.
 
     Whether the place may be emptied was asked before (`find_contents`). Rows of before are gone, and so are rights that
-    others were given on the tables.
+    others were given on the tables. Turns that ran are interrupted.
 
     Raises:
         StoreBusyError: another program uses the database.
@@ -254,6 +257,7 @@ async def load(
         await _switch_triggers(connection, "ENABLE")
         await connection.fetch(_PARTITIONS)
         await run_within(connection, plan)
+        await _settle(connection)
         # One that began meanwhile read what was there before.
         await _refuse_users(connection)
         return await _secrets(connection)
@@ -339,6 +343,14 @@ async def _remove(connection: _Connection) -> None:
             f"Something of another application's depends on the tables ({exc.detail or exc}): remove that first. "
             "Nothing was changed."
         ) from exc
+
+
+async def _settle(connection: _Connection) -> None:
+    """End the turns that ran when the copy was made: nobody runs them here, and their sessions would wait for them."""
+    rows = await connection.fetch("SELECT DISTINCT lease_owner FROM agentapi.turns WHERE lease_owner IS NOT NULL")
+    rule = SettlingRule(own=frozenset(), dead=frozenset(row["lease_owner"] for row in rows))
+    while await settle(Connection(connection), rule):
+        pass
 
 
 async def _switch_triggers(connection: _Connection, how: str) -> None:
