@@ -90,7 +90,12 @@ def rows_of(backup: Path) -> dict[str, list[bytes]]:
     with zipfile.ZipFile(backup) as archive:
         names = [name for name in archive.namelist() if name.startswith("tables/")]
         assert len(names) > 15
-        return {name: sorted(archive.read(name).splitlines()) for name in names}
+        rows = {name: archive.read(name).splitlines() for name in names}
+    # All but the turn that ran, and what is recorded of its end.
+    return {
+        name: sorted(row for row in lines if not row.startswith(OTHER.encode()) and b"turn_ended" not in row)
+        for name, lines in rows.items()
+    }
 
 
 async def test_a_backup_comes_back_in_another_home_as_it_was(
@@ -318,3 +323,26 @@ async def test_an_uninstallation_says_what_goes_and_leaves_what_is_the_users(hom
     (home.path / "agentapi.toml").unlink()
     await done(env, "uninstall", "--yes")
     assert not home.path.exists()
+
+
+async def test_an_export_has_everything_of_ones_own_to_be_read(home: SharedHome, tmp_path: Path) -> None:
+    file = tmp_path / "mine.zip"
+    said = await done(environ(home), "export", str(file), "--json")
+    counts = json.loads(said.out)
+    assert (counts["sessions"], counts["tokens"], counts["keys"]) == (1, 1, 1)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        (markdown,) = [name for name in names if name.endswith(f"{USER}.md")]
+        (transcript,) = [name for name in names if name.startswith("sessions/") and name.endswith(".json")]
+        assert "> end, \\N, \\., ¢, 🙂" in archive.read(markdown).decode()
+        messages = json.loads(archive.read(transcript))["messages"]
+        assert "a tab \t, a line\nend, \\N" in messages[0]["content"]
+        assert [token["name"] for token in json.loads(archive.read("tokens.json"))] == ["laptop"]
+        assert [key["name"] for key in json.loads(archive.read("keys.json"))] == ["mine"]
+        assert not any(b"sealed" in archive.read(name) for name in names)
+    assert "say --yes" in await refused(environ(home), "export", str(file))
+    await done(environ(home), "export", str(file), "--yes")
+    assert "cannot be written" in await refused(environ(home), "export", str(tmp_path / "there" / "mine.zip"))
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["mine.zip"]

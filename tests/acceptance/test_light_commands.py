@@ -46,6 +46,7 @@ RUNS = {
     "connect codex --print": SETTINGS | {"tomlkit"},
     "disconnect --help": SETTINGS,
     "doctor --help": SETTINGS,
+    "export --help": SETTINGS,
     "keys list": OPENED,
     "members list": OPENED,
     "migrate --status": SETTINGS | {"asyncpg", ".stores.postgres.migrate"},

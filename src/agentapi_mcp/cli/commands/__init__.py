@@ -10,6 +10,7 @@ SUMMARIES = {
     "connect": "Make an MCP client start this server: try that, then write its configuration.",
     "disconnect": "Undo `connect`.",
     "doctor": "Check every part, and print for each fault the line that mends it.",
+    "export": "Write everything of yours to a ZIP archive: conversations, bills, tokens, keys, preferences.",
     "keys": "Keep API keys of your own, used instead of the server's.",
     "members": "See who is in your organisation, invite people, and say what they may do.",
     "migrate": "Bring the database to this version.",

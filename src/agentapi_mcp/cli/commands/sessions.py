@@ -97,7 +97,7 @@ async def _find_session(services: Services, text: str) -> str:
     return await find_session(partial(session_ids, services), text)
 
 
-async def _whole_transcript(services: Services, session_id: str) -> Transcript:
+async def whole_transcript(services: Services, session_id: str) -> Transcript:
     """Read a whole transcript, page by page."""
     transcript = await services.sessions.transcript(services.principal, session_id)
     while transcript.older is not None:
@@ -108,7 +108,7 @@ async def _whole_transcript(services: Services, session_id: str) -> Transcript:
 
 async def _export_session(services: Services, session_id: str, form: str, out: Path | None) -> None:
     """Write a whole transcript to a file, or to stdout."""
-    transcript = await _whole_transcript(services, await _find_session(services, session_id))
+    transcript = await whole_transcript(services, await _find_session(services, session_id))
     if form == "json" and out is None:
         print_json(render_json(transcript))
         return
