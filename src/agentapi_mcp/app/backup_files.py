@@ -9,16 +9,15 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Annotated, BinaryIO, cast
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import IO, BinaryIO, cast
 
 from agentapi_mcp.app.archives import COMMENT, DIGEST, new_archive
 from agentapi_mcp.base.errors import InvalidRequestError, StoreMismatchError
-from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.base.json_values import as_list, as_object, is_list
 
 FORMAT = 1
 _MARK = "agentapi-mcp-backup"
@@ -30,28 +29,26 @@ _ABOUT = (
 )
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class TableEntry(_Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableEntry:
     """A table in a backup."""
 
     name: str
     columns: tuple[str, ...]
-    rows: Annotated[int, Field(ge=0)]
+    rows: int
 
 
-class Manifest(_Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
     """What is in a backup; `migrations` are those of the database, and `master_keys` the ids of the sealed ones."""
 
-    format: int
     program: str
     made_at: str
     migrations: tuple[str, ...]
     tables: tuple[TableEntry, ...]
     has_config: bool = False
     master_keys: tuple[str, ...] = ()
+    format: int = FORMAT
 
 
 class BackupWriter:
@@ -73,7 +70,7 @@ class BackupWriter:
             self._write(_CONFIG, config)
         if keys is not None:
             self._write(_KEYS, keys)
-        self._write(_MANIFEST, manifest.model_dump_json(indent=1).encode())
+        self._write(_MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         with self._open(name) as member:
@@ -145,7 +142,47 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
         raise StoreMismatchError(
             f"A newer program made this backup (format {made_for}; this one reads {FORMAT}). Upgrade, then restore it."
         )
-    return Manifest.model_validate(text)
+    return _read(as_object(text))
+
+
+def _read(fields: Mapping[str, object]) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        KeyError: something is missing.
+        ValueError: something is of another kind than it must be.
+    """
+    tables = [as_object(each) for each in as_list(fields["tables"])]
+    return Manifest(
+        format=_count(fields["format"]),
+        program=_text(fields["program"]),
+        made_at=_text(fields["made_at"]),
+        migrations=_texts(fields["migrations"]),
+        tables=tuple(
+            TableEntry(name=_text(each["name"]), columns=_texts(each["columns"]), rows=_count(each["rows"]))
+            for each in tables
+        ),
+        has_config=fields["has_config"] is True,
+        master_keys=_texts(fields["master_keys"]),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(value)  # noqa: TRY004  # a file that is damaged, like any other
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not is_list(value):
+        raise ValueError(value)
+    return tuple(map(_text, value))
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(value)
+    return value
 
 
 def _check(file: IO[bytes], path: Path) -> None:
@@ -182,7 +219,6 @@ def _whole(path: Path) -> Generator[None]:
         zlib.error,
         KeyError,
         ValueError,
-        ValidationError,
         EOFError,
         NotImplementedError,
     ) as exc:

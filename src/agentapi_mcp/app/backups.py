@@ -12,9 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-from pydantic import SecretStr
-
-from agentapi_mcp.app.backup_files import FORMAT, Backup, BackupWriter, Manifest, TableEntry, new_backup, open_backup
+from agentapi_mcp.app.backup_files import Backup, BackupWriter, Manifest, TableEntry, new_backup, open_backup
 from agentapi_mcp.app.database import Owner, database_owner, embedded_postgres, home_of
 from agentapi_mcp.app.homes import refuse_users
 from agentapi_mcp.app.master_keys import master_key_source
@@ -75,7 +73,7 @@ class Restored:
 
 
 async def make_backup(
-    settings: Settings, environ: Mapping[str, str], path: Path, report: Report, passphrase: SecretStr | None = None
+    settings: Settings, environ: Mapping[str, str], path: Path, report: Report, passphrase: str | None = None
 ) -> Made:
     """Write a backup of one state of the database; with a passphrase, it has the master keys too.
 
@@ -94,7 +92,6 @@ async def make_backup(
             raise InvalidRequestError(_NOTHING.format(place="the database"))
         with new_backup(path) as writer:
             manifest = Manifest(
-                format=FORMAT,
                 program=VERSION,
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 migrations=snapshot.migrations,
@@ -107,7 +104,7 @@ async def make_backup(
     return Made(manifest, await asyncio.to_thread(os.path.getsize, path), secrets)
 
 
-async def unseal_keys(backup: Backup, passphrase: SecretStr) -> str:
+async def unseal_keys(backup: Backup, passphrase: str) -> str:
     """Return the master keys of a backup, as AGENTAPI_MASTER_KEY takes them.
 
     Raises:
@@ -307,7 +304,7 @@ def _said(report: Report, table: Table, before: int, total: int, rows: int) -> N
     report(Step(table.name, before + rows, total))
 
 
-async def _sealed_keys(settings: Settings, passphrase: SecretStr) -> tuple[tuple[str, ...], bytes]:
+async def _sealed_keys(settings: Settings, passphrase: str) -> tuple[tuple[str, ...], bytes]:
     source = master_key_source(settings)
     if source is None:
         raise ConfigurationError(
@@ -356,6 +353,6 @@ def _write_config(
     return path, None
 
 
-def target_of(url: SecretStr, grant_to: str | None) -> Owner:
+def target_of(url: str, grant_to: str | None) -> Owner:
     """Return the owner of the tables of another database."""
-    return replace(Owner(url.get_secret_value(), "--to"), grant_to=grant_to)
+    return replace(Owner(url, "--to"), grant_to=grant_to)

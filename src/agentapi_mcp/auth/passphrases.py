@@ -9,7 +9,6 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import InvalidRequestError
 
@@ -21,24 +20,24 @@ _COST, _BLOCK, _PARALLEL = 2**17, 8, 1
 LEAST = 12
 
 
-def check_passphrase(passphrase: SecretStr) -> None:
+def check_passphrase(passphrase: str) -> None:
     """Refuse a passphrase that can be guessed.
 
     Raises:
         InvalidRequestError: it is too short.
     """
-    if len(passphrase.get_secret_value()) < LEAST:
+    if len(passphrase) < LEAST:
         raise InvalidRequestError(f"The passphrase needs {LEAST} characters: whoever has the backup can try many.")
 
 
-def seal(plain: str, passphrase: SecretStr) -> bytes:
+def seal(plain: str, passphrase: str) -> bytes:
     """Encrypt a text."""
     head = bytes((_VERSION,)) + os.urandom(_SALT)
     nonce = os.urandom(_NONCE)
     return head + nonce + _cipher(head, passphrase).encrypt(nonce, plain.encode(), head)
 
 
-def unseal(sealed: bytes, passphrase: SecretStr) -> str:
+def unseal(sealed: bytes, passphrase: str) -> str:
     """Decrypt what `seal` returned.
 
     Raises:
@@ -54,6 +53,6 @@ def unseal(sealed: bytes, passphrase: SecretStr) -> str:
         raise InvalidRequestError("The passphrase does not open the master keys of this backup.") from None
 
 
-def _cipher(head: bytes, passphrase: SecretStr) -> AESGCM:
+def _cipher(head: bytes, passphrase: str) -> AESGCM:
     derived = Scrypt(salt=head[1:], length=32, n=_COST, r=_BLOCK, p=_PARALLEL)
-    return AESGCM(derived.derive(passphrase.get_secret_value().encode()))
+    return AESGCM(derived.derive(passphrase.encode()))

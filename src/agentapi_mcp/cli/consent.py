@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import click
-from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.cli.terminal import print_err
@@ -39,7 +38,7 @@ def ask(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def read_passphrase(*, is_new: bool) -> SecretStr:
+def read_passphrase(*, is_new: bool) -> str:
     """Read a passphrase from a hidden prompt, a new one twice, or the first line of a pipe.
 
     Raises:
@@ -47,10 +46,10 @@ def read_passphrase(*, is_new: bool) -> SecretStr:
     """
     if sys.stdin.isatty():
         prompt = "Passphrase for the master keys" if is_new else "Passphrase of the backup"
-        return SecretStr(click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True))
+        return str(click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True))
     print_err("The passphrase is read from stdin.")
     try:
-        return SecretStr(sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n"))
+        return sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n")
     except UnicodeDecodeError:
         raise InvalidRequestError("The passphrase on stdin is not text.") from None
 

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-from pydantic import SecretStr
 
 from agentapi_mcp.app import backups
 from agentapi_mcp.cli.consent import ask, counted, read_passphrase, size, yes_option
@@ -32,7 +31,7 @@ async def _backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> N
     configure_logs(settings.log_level)
     if await asyncio.to_thread(file.exists):
         ask(f"{file} is there already. Write over it?", yes=yes)
-    passphrase: SecretStr | None = read_passphrase(is_new=True) if with_keys else None
+    passphrase = read_passphrase(is_new=True) if with_keys else None
     with progress(f"Backing up {backups.place_name(settings, environment())}") as bar:
         made = await backups.make_backup(
             settings,

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import click
@@ -70,9 +69,8 @@ async def _export(services: Services, file: Path, *, yes: bool, as_json: bool) -
 async def _put_session(services: Services, archive: zipfile.ZipFile, session: Session) -> None:
     transcript = await whole_transcript(services, str(session.id))
     name = f"sessions/{session.created_at:%Y-%m-%d}-{_slug(session.title or 'untitled')}-{session.id}"
-    put = partial(asyncio.to_thread, _put, archive)
-    await put(f"{name}.md", click.unstyle(render_markdown(transcript)))
-    await put(f"{name}.json", json_text(render_json(transcript)) + "\n")
+    await asyncio.to_thread(_put, archive, f"{name}.md", click.unstyle(render_markdown(transcript)))
+    await asyncio.to_thread(_put, archive, f"{name}.json", json_text(render_json(transcript)) + "\n")
 
 
 def _put(archive: zipfile.ZipFile, name: str, text: str) -> None:

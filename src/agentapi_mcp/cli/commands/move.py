@@ -3,7 +3,6 @@
 from functools import partial
 
 import click
-from pydantic import SecretStr
 
 from agentapi_mcp.app import backups
 from agentapi_mcp.app.maintenance import tables_of_others
@@ -27,10 +26,10 @@ from agentapi_mcp.telemetry import configure_logs
 @json_option
 def move(url: str, grant_to: str | None, *, yes: bool, as_json: bool) -> None:
     """Copy everything to an empty Postgres database; what is here stays, until you remove it."""
-    guarded(partial(_move, SecretStr(url), grant_to, yes=yes, as_json=as_json))
+    guarded(partial(_move, url, grant_to, yes=yes, as_json=as_json))
 
 
-async def _move(url: SecretStr, grant_to: str | None, *, yes: bool, as_json: bool) -> None:
+async def _move(url: str, grant_to: str | None, *, yes: bool, as_json: bool) -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
     source = await backups.look_at_existing(settings, environment())
