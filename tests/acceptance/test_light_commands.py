@@ -47,6 +47,7 @@ HEAVY = frozenset(
     }
 )
 OPENED = SETTINGS | {"asyncpg", ".app.startup"}
+COPYING = SETTINGS | {"asyncpg", ".stores.postgres.migrate"}
 RUNS = {
     "--version": set[str](),
     "--help": set[str](),
@@ -54,23 +55,29 @@ RUNS = {
     "agents list": OPENED | CLIENT | {".backends.kinds.openai"},  # whose health is asked
     "agents add --help": SETTINGS,
     "audit": OPENED,
+    "backup --help": COPYING,
     "chat --help": SETTINGS,
     "connect codex --print": SETTINGS | {"tomlkit"},
     "disconnect --help": SETTINGS,
     "doctor --help": SETTINGS,
+    "export --help": SETTINGS | {".presentation.models"},
     "keys list": OPENED,
     "members list": OPENED,
     "migrate --status": SETTINGS | {"asyncpg", ".stores.postgres.migrate"},
     "models --help": SETTINGS,
     "models list": OPENED | CLIENT | {".backends.kinds.openai"},
+    "move --help": COPYING,
     "organization show": OPENED | {".presentation.models"},
     "preferences show": OPENED | {".presentation.models"},
+    "reset --help": COPYING,
+    "restore --help": COPYING,
     "secrets --help": SETTINGS,
     "sessions list": OPENED,
     "status": SETTINGS,
     "stop": SETTINGS,
     "tokens list": OPENED,
     "turns list": OPENED,
+    "uninstall --help": COPYING,
 }
 SERVERS = {"serve"}
 # Packages that say themselves what they need: a store that is optional, and the tests for others' backends.

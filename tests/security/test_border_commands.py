@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -18,31 +19,37 @@ from tests.support.command_runs import run_commands
 from tests.support.connect import call, fields_of
 from tests.support.tenants import Member, tenants
 
-# What tells nothing of anybody's conversations, or of the machine's own configuration alone.
+# What tells nothing of anybody's conversations, or of the machine's own configuration alone; and what whoever operates
+# the database does with all of it, as the owner of its tables.
 ABOUT_NOBODY = {
     "",
     "accounts connect",
     "agents add",
     "agents remove",
     "audit prune",
+    "backup",
     "connect",
     "disconnect",
     "doctor",
     "keys add",
     "migrate",
+    "move",
     "models sync",
+    "reset",
+    "restore",
     "secrets generate",
     "secrets rotate",
     "serve",
     "status",
     "stop",
+    "uninstall",
 }
 FOR_ADMINISTRATORS = ("audit", "members", "organization set", "organization show", "organization unset")
 ADMINISTRATORS = {Role.OWNER, Role.ADMIN}
 CANARY = f"c{uuid4().hex}"
 
 
-def tried(session_id: str, turn_id: str, user_id: str) -> dict[str, list[str]]:
+def tried(session_id: str, turn_id: str, user_id: str, file: str = "") -> dict[str, list[str]]:
     """Say what is tried with each command."""
     return {
         "chat": ["--session", session_id, "and then?"],
@@ -51,6 +58,7 @@ def tried(session_id: str, turn_id: str, user_id: str) -> dict[str, list[str]]:
         "agents list": ["--json"],
         "agents show": [CANARY],
         "models list": ["--json"],
+        "export": [file],
         "sessions list": ["--json"],
         "sessions show": [session_id],
         "sessions export": [session_id, "--format", "json"],
@@ -114,14 +122,14 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
         async with here.database.as_system("test") as connection:
             await bring_canaries(connection, owner)
         await here.services.personal_tokens.create(owner.principal, CANARY)
-        trials = tried(str(done["session_id"]), str(running["turn_id"]), over_there)
+        trials = tried(str(done["session_id"]), str(running["turn_id"]), over_there, str(tmp_path / "mine.zip"))
         if member.user_id == owner.user_id:
             # An account is its user's in all of their organisations: they see and end it from each.
             trials = {command: arguments for command, arguments in trials.items() if "accounts" not in command}
         words = [[*command.split(), *arguments] for command, arguments in trials.items()]
         runs = await asyncio.to_thread(run_commands, environ(edge_home, member), words, timeout=500)
         for (command, arguments), ran in zip(trials.items(), runs, strict=True):
-            said = ran.out + ran.err
+            said = ran.out + ran.err + exported(tmp_path / "mine.zip")
             assert CANARY not in said.replace(CANARY, "", 1 if CANARY in arguments else 0), (command, said)
             names = bool({str(done["session_id"]), str(running["turn_id"]), over_there} & set(arguments))
             refused = command.startswith(FOR_ADMINISTRATORS) and member.role not in ADMINISTRATORS
@@ -142,6 +150,12 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
         listed = str((await call(ann, "list_sessions")).structured_content)
         assert CANARY in listed
         assert "taken" not in listed
+
+
+def exported(file: Path) -> str:
+    """Return what is in an archive that `export` wrote."""
+    with zipfile.ZipFile(file) as archive:
+        return "".join(archive.read(name).decode() for name in archive.namelist())
 
 
 async def bring_canaries(connection: Connection, owner: Member) -> None:

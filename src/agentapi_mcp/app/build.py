@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agentapi_mcp.app.database import home_of, open_store, pool_size
+from agentapi_mcp.app.master_keys import master_key_source
 from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.base.clock import Clock
@@ -167,13 +168,10 @@ def catalogue_watch(
 
 async def open_sealer(settings: Settings) -> Sealer | None:
     """Read the master keys; None if none is configured."""
-    text, file, command = settings.master_key, settings.master_key_file, settings.master_key_command
-    if text is None and file is None and command is None:
+    keys = master_key_source(settings)
+    if keys is None:
         return None
     # By name, as the authenticator: it is for those who have something to seal.
-    keys = import_module("agentapi_mcp.auth.master_keys").MasterKeySource(
-        text=text and text.get_secret_value(), file=file, command=command and command.get_secret_value()
-    )
     return cast("Sealer", await import_module("agentapi_mcp.auth.sealing").open_sealer(keys))
 
 

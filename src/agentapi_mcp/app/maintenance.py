@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from agentapi_mcp.app.database import database_owner
+from agentapi_mcp.app.database import Owner, database_owner
 from agentapi_mcp.auth import master_keys
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.audit import prune_audit
@@ -28,7 +28,12 @@ def new_master_key() -> str:
 async def other_tables(settings: Settings, environ: Mapping[str, str]) -> OtherTables | None:
     """Return the tables of others in `public`, if the migrations would create tables beside them."""
     async with database_owner(settings, environ) as owner:
-        return await find_other_tables(owner.url, owner.variable)
+        return await tables_of_others(owner)
+
+
+async def tables_of_others(owner: Owner) -> OtherTables | None:
+    """Return the tables of others in `public` of a database, if the migrations would create tables beside them."""
+    return await find_other_tables(owner.url, owner.variable)
 
 
 async def migrate_database(

@@ -75,6 +75,11 @@ def parse_keys(text: str, variable: str) -> tuple[MasterKey, ...]:
     return keys
 
 
+def written_keys(keys: Iterable[MasterKey]) -> str:
+    """Write keys as `parse_keys` reads them, each with its id."""
+    return ",".join(f"{key.id}:{base64.b64encode(key.value).decode()}" for key in keys)
+
+
 def _key(written: str, where: str) -> MasterKey:
     name, colon, encoded = written.rpartition(":")
     if colon and not _ID.fullmatch(name):

@@ -161,7 +161,7 @@ def check_place(environment: Environment) -> None:
         raise NoPlaceError(_NO_HOME)
     try:
         _check_home(home)
-        _check_run(_run_of(home))
+        _check_run(run_of(home))
     except FileNotFoundError:
         return  # the first bridge makes them
     except OSError as exc:
@@ -170,7 +170,7 @@ def check_place(environment: Environment) -> None:
 
 def places(environment: Environment) -> list[Place]:
     """List the places of the home that have, or had, a resident server; none is made."""
-    run = _run_of(environment.home())
+    run = run_of(environment.home())
     try:
         names = sorted(os.listdir(run))
     except OSError:
@@ -217,7 +217,7 @@ class Ending:
 
 def endings(environment: Environment) -> list[Ending]:
     """List the servers of the home that are about to end."""
-    run = _run_of(environment.home())
+    run = run_of(environment.home())
     try:
         names = sorted(os.listdir(run))
     except OSError:
@@ -249,7 +249,7 @@ def sweep(place: Place) -> None:
             os.close(fd)
 
 
-def _run_of(home: bytes) -> str:
+def run_of(home: bytes) -> str:
     """Return the directory for sockets: in the home, or a short one where that path is too long for a socket."""
     run = os.path.join(os.fsdecode(home), "run")
     if len(os.fsencode(run)) + 1 + _FINGERPRINT_DIGITS + len(_SOCKET) <= _SOCKET_PATH_BYTES:
@@ -260,7 +260,7 @@ def _run_of(home: bytes) -> str:
 
 def _make_run(home: bytes) -> str:
     _make_home(home)
-    run = _run_of(home)
+    run = run_of(home)
     try:
         os.mkdir(run, 0o700)
     except FileExistsError:

@@ -25,7 +25,7 @@ def accounts_list(*, as_json: bool) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.accounts.list_(services.principal)
         if as_json:
-            print_json([_json(account) for account in found])
+            print_json([account_json(account) for account in found])
             return
         table(("PROVIDER", "STATE", "CONNECTED", "SCOPES"), [_row(account) for account in found])
         if not found:
@@ -70,7 +70,8 @@ def _row(account: Account) -> tuple[object, ...]:
     return account.provider, account.state, f"{account.connected_at:%Y-%m-%d %H:%M}", " ".join(account.scopes)
 
 
-def _json(account: Account) -> dict[str, object]:
+def account_json(account: Account) -> dict[str, object]:
+    """Return an account for programs, without its tokens."""
     return {
         "provider": account.provider,
         "state": str(account.state),

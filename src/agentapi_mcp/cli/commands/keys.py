@@ -49,7 +49,7 @@ def keys_list(*, organization: bool, as_json: bool) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.api_keys.list_(services.principal, organization=organization)
         if as_json:
-            print_json([_json(key) for key in found])
+            print_json([key_json(key) for key in found])
             return
         columns = ("NAME", "PROVIDER", "MODEL", "KEY", "STATE", "LAST USED", "ID")
         table(columns, [_row(key) for key in found])
@@ -123,7 +123,8 @@ def _row(key: ApiKey) -> tuple[object, ...]:
     )
 
 
-def _json(key: ApiKey) -> dict[str, object]:
+def key_json(key: ApiKey) -> dict[str, object]:
+    """Return a key for programs, without its value."""
     return {
         "id": str(key.id),
         "name": key.name,

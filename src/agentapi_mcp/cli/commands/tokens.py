@@ -94,7 +94,7 @@ def tokens_create(
             expires_in=expires_in,
         )
         if as_json:
-            print_json(_fields_of(made.token) | {"token": made.secret})
+            print_json(token_json(made.token) | {"token": made.secret})
             return
         print_out(made.secret)  # stdout has only the token, for scripts
         print_err(
@@ -119,7 +119,7 @@ def tokens_list(*, as_json: bool, **target: UUID | None) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.personal_tokens.list_(services.principal)
         if as_json:
-            print_json([_fields_of(token) for token in found])
+            print_json([token_json(token) for token in found])
             return
         table(("NAME", "TOKEN", "MAY", "EXPIRES", "LAST USED", "TOOLSETS", "ID"), [_row_of(token) for token in found])
         if not found:
@@ -177,7 +177,8 @@ def _row_of(token: PersonalToken) -> tuple[object, ...]:
     )
 
 
-def _fields_of(token: PersonalToken) -> dict[str, object]:
+def token_json(token: PersonalToken) -> dict[str, object]:
+    """Return a token for programs, without its secret."""
     return {
         "id": str(token.id),
         "name": token.name,

@@ -276,18 +276,29 @@ async def _repeat(url: str, variable: str | None, run: Callable[[_Connection], A
         return await run(connection)
 
 
+async def begin_migration(connection: _Connection) -> None:
+    """Bound what a transaction waits for, and keep other migrations out until it ends."""
+    await connection.execute(_BOUNDS)
+    await connection.execute(_LOCK)
+
+
+async def run_within(connection: _Connection, plan: Plan) -> Migrated:
+    """Migrate within a transaction that was begun by `begin_migration`."""
+    return (await _run(connection, plan)).migrated
+
+
 async def _migrate(connection: _Connection, plan: Plan) -> Migrated:
     async with connection.transaction():
-        await _begin(connection)
+        await begin_migration(connection)
         # In one transaction, DDL included: a refusal or a crash leaves nothing behind.
-        return (await _run(connection, plan)).migrated
+        return await run_within(connection, plan)
 
 
 async def _preview(connection: _Connection, plan: Plan) -> Preview:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await _begin(connection)
+        await begin_migration(connection)
         before = await read_objects(connection)
         done = await _run(connection, plan)
         after = await read_objects(connection)
@@ -305,11 +316,6 @@ async def _preview(connection: _Connection, plan: Plan) -> Preview:
         changes=changes(before, after),
         notes=done.migrated.notes,
     )
-
-
-async def _begin(connection: _Connection) -> None:
-    await connection.execute(_BOUNDS)
-    await connection.execute(_LOCK)
 
 
 async def _run(connection: _Connection, plan: Plan) -> _Done:

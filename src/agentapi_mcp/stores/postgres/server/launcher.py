@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agentapi_mcp.base import locks
-from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.base.errors import StoreBusyError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.server import servers
 from agentapi_mcp.stores.postgres.server.binaries import check_own_binaries, operator_binaries, own_binaries
 from agentapi_mcp.stores.postgres.server.errors import mapped_os_errors
@@ -20,6 +20,7 @@ __all__ = ["EmbeddedPostgres", "EmbeddedUrls", "default_home"]
 
 # Longer than a start may take (servers.py), which the holder of the lock may be waiting for.
 _LOCK_SECONDS = 120.0
+_CLAIM_SECONDS = 1.0
 _NOT_ON_WINDOWS = "This program does not run on Windows yet: use it in WSL."
 
 
@@ -111,6 +112,36 @@ class EmbeddedPostgres:
                 operator_binaries(self.bindir, account)
         return False
 
+    def refuse_users(self) -> None:
+        """Check that no other process uses the server.
+
+        Raises:
+            StoreBusyError: one does; the message says how to end it.
+        """
+        home = Home(self.home.absolute())
+        with mapped_os_errors(home.root):
+            if Path(home.lock("users")).exists():
+                os.close(_claim(home))
+
+    def remove_data(self) -> None:
+        """Stop the server, and remove its data with all that was ever written; blocks.
+
+        Raises:
+            StoreBusyError: another process uses it.
+            StoreUnavailableError: it cannot be removed; the message says why.
+        """
+        home = Home(self.home.absolute())
+        with mapped_os_errors(home.root):
+            if not home.data.exists():
+                return
+            home = Home(home.root.resolve())
+            with _starting(home):
+                claim = _claim(home)
+                try:
+                    servers.remove_data(home)
+                finally:
+                    os.close(claim)
+
     def release(self) -> None:
         """Unregister as a user; the server stops `linger` after its last user."""
         self._lease.release()
@@ -134,6 +165,19 @@ class EmbeddedPostgres:
             servers.make_data(home, bindir, account, start)
         home.keep_uid(account)
         return servers.spawn(home, bindir, account, lock)
+
+
+def _claim(home: Home) -> int:
+    """Take the users' lock for oneself; it is free again when its descriptor is closed."""
+    users = locks.open_lock(home.lock("users"))
+    # The keeper has it for a moment, to find out the same.
+    if locks.acquire_within(users, _CLAIM_SECONDS):
+        return users
+    os.close(users)
+    raise StoreBusyError(
+        f"The program works with the database in {home.root}: end `serve`, quit the clients and other commands and run "
+        "`agentapi-mcp stop`, then try again. Nothing was changed."
+    )
 
 
 @contextmanager

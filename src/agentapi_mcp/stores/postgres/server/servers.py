@@ -19,12 +19,13 @@ from agentapi_mcp.stores.postgres.server.access import access_settings
 from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account, lent_account
 from agentapi_mcp.stores.postgres.server.errors import check_space, startup_error
 from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home
-from agentapi_mcp.stores.postgres.server.processes import RunningServer, find_server, send
+from agentapi_mcp.stores.postgres.server.processes import RunningServer, find_server, send, stop_server
 
 OWNER = "agentapi_owner"
 APP = "agentapi_app"
 DATABASE = "agentapi"
 
+_UNFINISHED = "new-"
 _START_SECONDS = 90.0
 _ANSWER_SECONDS = 1.0
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")  # the shortest question there is
@@ -88,7 +89,7 @@ def check_version(home: Home) -> None:
 
 def remove_unfinished(home: Home) -> None:
     """Remove what starts that were killed have left."""
-    for old in home.base.glob("new-*"):
+    for old in home.base.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -99,7 +100,7 @@ def make_data(home: Home, bindir: Path, account: ServerAccount, start: int) -> N
         StoreUnavailableError: it cannot be created; nothing is left behind.
     """
     check_space(home.root)
-    new = home.base / f"new-{uuid.uuid4().hex}"
+    new = home.base / f"{_UNFINISHED}{uuid.uuid4().hex}"
     data = new / "data"
     # initdb and the single-user mode refuse a uid without an account, the server does not.
     maker = lent_account(account.gid) if account.is_homes else account
@@ -127,6 +128,19 @@ def make_data(home: Home, bindir: Path, account: ServerAccount, start: int) -> N
         _flush_directory(home.base)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def remove_data(home: Home) -> None:
+    """Stop the server and remove its data, which has its name no more from the first moment on."""
+    stop_server(str(home.data), _START_SECONDS)
+    with stopped(home) as lock:
+        if lock is None:
+            raise _too_slow(home)
+        gone = home.base / f"{_UNFINISHED}{uuid.uuid4().hex}"  # whose rest the next start removes
+        home.data.rename(gone)
+        _flush_directory(home.base)
+        shutil.rmtree(gone)
+        home.log.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,0 +1,358 @@
+"""Back up, restore, move and reset what the program keeps, on the embedded Postgres and on another one."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import IO
+
+from agentapi_mcp.app.backup_files import Backup, BackupWriter, Manifest, TableEntry, new_backup, open_backup
+from agentapi_mcp.app.database import Owner, database_owner, embedded_postgres, home_of
+from agentapi_mcp.app.homes import refuse_users
+from agentapi_mcp.app.master_keys import master_key_source
+from agentapi_mcp.auth.master_keys import parse_keys, written_keys
+from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError, StoreMismatchError
+from agentapi_mcp.settings import VERSION, Settings, variable_of
+from agentapi_mcp.stores.local.catalogue_files import FILE_NAME
+from agentapi_mcp.stores.postgres import copies
+from agentapi_mcp.stores.postgres.copies import Copied, Copy, SealedSecret, Snapshot, Table
+from agentapi_mcp.stores.postgres.migrate import Plan
+from agentapi_mcp.stores.postgres.schema_files import migrations
+
+__all__ = ["Backup", "SealedSecret", "open_backup"]
+
+_NOTHING = "There is nothing to back up: {place} has no data of this program yet."
+_PASSPHRASES = "agentapi_mcp.auth.passphrases"  # by name: scrypt is for those who have keys to carry
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a copy is: rows of all tables, and the table that is being copied."""
+
+    table: str
+    done: int
+    total: int
+
+
+Report = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A backup that was made, and how many secrets are sealed in it."""
+
+    manifest: Manifest
+    size: int
+    secrets: tuple[SealedSecret, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the program keeps its data now: in words, and how many rows each table has that is not empty."""
+
+    name: str
+    rows: Mapping[str, int] = field(default_factory=dict[str, int])
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was loaded; `lost` are the secrets that no master key at hand opens."""
+
+    manifest: Manifest
+    secrets: tuple[SealedSecret, ...]
+    lost: tuple[SealedSecret, ...]
+    config: Path | None = None
+    kept_config: Path | None = None
+
+
+async def make_backup(
+    settings: Settings, environ: Mapping[str, str], path: Path, report: Report, passphrase: str | None = None
+) -> Made:
+    """Write a backup of one state of the database; with a passphrase, it has the master keys too.
+
+    Raises:
+        InvalidRequestError: there is nothing, the passphrase is too short, or the file cannot be written.
+        ConfigurationError: there are no master keys to carry.
+        StoreError: the database cannot be read.
+    """
+    keys = None if passphrase is None else await _sealed_keys(settings, passphrase)
+    config = await asyncio.to_thread(_read_config, settings, environ)
+    async with (
+        _existing_owner(settings, environ) as owner,
+        copies.open_snapshot(owner.url, owner.variable, VERSION) as snapshot,
+    ):
+        if snapshot is None:
+            raise InvalidRequestError(_NOTHING.format(place="the database"))
+        with new_backup(path) as writer:
+            manifest = Manifest(
+                program=VERSION,
+                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                migrations=snapshot.migrations,
+                tables=await _copy_tables(snapshot, writer, report),
+                has_config=config is not None,
+                master_keys=() if keys is None else keys[0],
+            )
+            writer.finish(manifest, config, None if keys is None else keys[1])
+        secrets = await snapshot.secrets()
+    return Made(manifest, await asyncio.to_thread(os.path.getsize, path), secrets)
+
+
+async def unseal_keys(backup: Backup, passphrase: str) -> str:
+    """Return the master keys of a backup, as AGENTAPI_MASTER_KEY takes them.
+
+    Raises:
+        InvalidRequestError: it has none, or the passphrase is another one.
+    """
+    sealed = backup.master_keys()
+    if sealed is None:
+        raise InvalidRequestError("This backup has no master keys: it was made without --with-keys.")
+    text: str = await asyncio.to_thread(import_module(_PASSPHRASES).unseal, sealed, passphrase)
+    return text
+
+
+def check_version(backup: Backup) -> None:
+    """Refuse a backup that this program cannot load.
+
+    Raises:
+        StoreMismatchError: a newer program made it, or no release.
+    """
+    shipped = tuple(migration.id for migration in migrations())
+    has = backup.manifest.migrations
+    if has and has == shipped[: len(has)]:
+        return
+    if has[: len(shipped)] == shipped:
+        raise StoreMismatchError(
+            f"A newer program made this backup ({backup.manifest.program}; this is {VERSION}): upgrade, then restore "
+            "it."
+        )
+    raise StoreMismatchError("A development version made this backup: no release has its migrations.")
+
+
+async def look(settings: Settings, environ: Mapping[str, str]) -> Place:
+    """Say what is where the program keeps its data now; an embedded database that is not there is made.
+
+    Raises:
+        StoreBusyError: another process uses it.
+        StoreError: it cannot be looked at.
+    """
+    async with owner_alone(settings, environ) as owner:
+        rows = await copies.find_contents(owner.url, owner.variable)
+    return Place(place_name(settings, environ), rows)
+
+
+async def restore(
+    settings: Settings, environ: Mapping[str, str], backup: Backup, report: Report, *, keys: str | None = None
+) -> Restored:
+    """Load a backup in place of all that is there, or change nothing; `keys` are its master keys, if they are known.
+
+    Raises:
+        StoreBusyError: another process uses the database.
+        StoreError: it cannot be loaded.
+    """
+    check_version(backup)
+    async with owner_alone(settings, environ) as owner:
+        secrets = await load_into(owner, backup, report)
+    config, kept = await asyncio.to_thread(_write_config, settings, environ, backup.config())
+    known = await known_keys(settings)
+    if keys is not None:
+        known |= {key.id for key in parse_keys(keys, "the backup")}
+    return Restored(backup.manifest, secrets, _lost(secrets, known), config, kept)
+
+
+async def move(
+    settings: Settings, environ: Mapping[str, str], target: Owner, report: Report, reported_load: Report
+) -> Restored:
+    """Copy all from where it is now into another, empty database; what is here stays as it is.
+
+    Raises:
+        StoreBusyError: another process uses one of the two databases.
+        StoreError: one of them does not fit.
+    """
+    with tempfile.TemporaryDirectory(prefix="agentapi-move-") as folder:
+        path = Path(folder) / "backup"
+        async with owner_alone(settings, environ) as owner:
+            await copies.refuse_users(owner.url, owner.variable)
+        await make_backup(settings, environ, path, report)
+        with open_backup(path) as backup:
+            check_version(backup)
+            secrets = await load_into(target, backup, reported_load)
+            return Restored(backup.manifest, secrets, _lost(secrets, await known_keys(settings)))
+
+
+async def look_at_existing(settings: Settings, environ: Mapping[str, str]) -> Place:
+    """Look at where the program keeps its data now, and make no database.
+
+    Raises:
+        StoreBusyError: another process uses it.
+        StoreError: it cannot be looked at.
+    """
+    if is_embedded(settings) and not await asyncio.to_thread(embedded_postgres(settings, environ).check_start):
+        return Place(place_name(settings, environ))
+    return await look(settings, environ)
+
+
+async def empty(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Drop all that the program has in a database of the operator's.
+
+    Raises:
+        StoreBusyError: another process uses it.
+        StoreError: it cannot be dropped.
+    """
+    async with _owner(settings, environ) as owner:
+        await copies.remove(owner.url, owner.variable)
+
+
+async def look_at(target: Owner) -> Mapping[str, int]:
+    """Return how many rows each table of another database has that is not empty; nothing where it is empty."""
+    return await copies.find_contents(target.url, target.variable)
+
+
+async def load_into(owner: Owner, backup: Backup, report: Report) -> tuple[SealedSecret, ...]:
+    """Load a backup into a database, in place of what the program has there."""
+    manifest = backup.manifest
+    total, done = sum(table.rows for table in manifest.tables), 0
+
+    def on_rows(table: str, rows: int) -> None:
+        nonlocal done
+        done += rows
+        report(Step(table, done, total))
+
+    copied = tuple(Copied(table.name, table.columns, table.rows) for table in manifest.tables)
+    copy = Copy(copied, len(manifest.migrations), backup.open_table)
+    return await copies.load(owner.url, owner.variable, copy, Plan(VERSION, owner.grant_to), on_rows)
+
+
+async def known_keys(settings: Settings) -> set[str]:
+    """Return the ids of the master keys that are configured."""
+    source = master_key_source(settings)
+    return set() if source is None else {key.id for key in await source.read()}
+
+
+def place_name(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Say where the program keeps its data, without a password."""
+    if is_embedded(settings):
+        return f"the embedded database in {home_of(settings, environ)}"
+    return f"the database that {variable_of('database_url', environ)} names"
+
+
+@asynccontextmanager
+async def owner_alone(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[Owner]:
+    """Yield the login that owns the tables, where no other process of this home uses the embedded database.
+
+    Raises:
+        StoreBusyError: one does.
+    """
+    if is_embedded(settings):
+        await asyncio.to_thread(refuse_users, settings, environ)
+    async with _owner(settings, environ) as owner:
+        yield owner
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Tell whether the program keeps its data in the home."""
+    return settings.database_url is None
+
+
+@asynccontextmanager
+async def _existing_owner(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[Owner]:
+    if is_embedded(settings) and not await asyncio.to_thread(embedded_postgres(settings, environ).check_start):
+        raise InvalidRequestError(_NOTHING.format(place=home_of(settings, environ)))
+    async with _owner(settings, environ) as owner:
+        yield owner
+
+
+def _owner(settings: Settings, environ: Mapping[str, str]) -> AbstractAsyncContextManager[Owner]:
+    # A login for migrations alone is none of the database that the program works with.
+    if is_embedded(settings):
+        settings = settings.model_copy(update={"migrate_database_url": None})
+    return database_owner(settings, environ)
+
+
+async def _copy_tables(snapshot: Snapshot, writer: BackupWriter, report: Report) -> tuple[TableEntry, ...]:
+    counts = {table.name: await snapshot.count(table) for table in snapshot.tables}
+    total, before = sum(counts.values()), 0
+    for table in snapshot.tables:
+        with writer.table(table.name) as member:
+            await snapshot.copy(table, _writing(member, partial(_said, report, table, before, total)))
+        before += counts[table.name]
+        report(Step(table.name, before, total))
+    return tuple(
+        TableEntry(name=table.name, columns=table.columns, rows=counts[table.name]) for table in snapshot.tables
+    )
+
+
+def _writing(member: IO[bytes], on_rows: Callable[[int], None]) -> Callable[[bytes], Coroutine[None, None, None]]:
+    rows = 0
+
+    async def write(chunk: bytes) -> None:
+        nonlocal rows
+        await asyncio.to_thread(member.write, chunk)
+        rows += chunk.count(b"\n")  # in the text format, a line end in a value is escaped
+        on_rows(rows)
+
+    return write
+
+
+def _said(report: Report, table: Table, before: int, total: int, rows: int) -> None:
+    report(Step(table.name, before + rows, total))
+
+
+async def _sealed_keys(settings: Settings, passphrase: str) -> tuple[tuple[str, ...], bytes]:
+    source = master_key_source(settings)
+    if source is None:
+        raise ConfigurationError(
+            "There are no master keys to carry: AGENTAPI_MASTER_KEY is not set. Leave --with-keys out."
+        )
+    passphrases = import_module(_PASSPHRASES)
+    passphrases.check_passphrase(passphrase)
+    keys = await source.read()
+    sealed: bytes = await asyncio.to_thread(passphrases.seal, written_keys(keys), passphrase)
+    return tuple(key.id for key in keys), sealed
+
+
+def _lost(secrets: Sequence[SealedSecret], known: set[str]) -> tuple[SealedSecret, ...]:
+    return tuple(secret for secret in secrets if secret.key_id not in known)
+
+
+def _config_path(settings: Settings, environ: Mapping[str, str]) -> Path:
+    return settings.config or home_of(settings, environ) / FILE_NAME
+
+
+def _read_config(settings: Settings, environ: Mapping[str, str]) -> bytes | None:
+    path = _config_path(settings, environ)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise InvalidRequestError(f"The configuration file {path} cannot be read: {exc.strerror}.") from exc
+
+
+def _write_config(
+    settings: Settings, environ: Mapping[str, str], content: bytes | None
+) -> tuple[Path | None, Path | None]:
+    """Write the configuration file where there is none; return where it was written, or which other one was kept."""
+    path = _config_path(settings, environ)
+    if content is None:
+        return None, None
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return None, None if path.read_bytes() == content else path
+    except OSError:
+        return None, path
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    return path, None
+
+
+def target_of(url: str, grant_to: str | None) -> Owner:
+    """Return the owner of the tables of another database."""
+    return replace(Owner(url, "--to"), grant_to=grant_to)

@@ -1,0 +1,63 @@
+"""`agentapi-mcp backup`: everything that the program keeps, in one file."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import click
+
+from agentapi_mcp.app import backups
+from agentapi_mcp.cli.consent import ask, counted, read_passphrase, size, yes_option
+from agentapi_mcp.cli.options import FILE, json_option
+from agentapi_mcp.cli.outputs import guarded, print_json
+from agentapi_mcp.cli.progress import progress
+from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.settings import environment, load_settings
+from agentapi_mcp.telemetry import configure_logs
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--with-keys", is_flag=True, help="With the master keys, sealed by a passphrase that is asked for.")
+@yes_option
+@json_option
+def backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> None:
+    """Write all sessions, turns, accounts and settings to FILE; servers and clients may go on."""
+    guarded(partial(_backup, file, with_keys=with_keys, yes=yes, as_json=as_json))
+
+
+async def _backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> None:
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    if await asyncio.to_thread(file.exists):
+        ask(f"{file} is there already. Write over it?", yes=yes)
+    passphrase = read_passphrase(is_new=True) if with_keys else None
+    with progress(f"Backing up {backups.place_name(settings, environment())}") as bar:
+        made = await backups.make_backup(
+            settings,
+            environment(),
+            file,
+            lambda step: bar.show(step.done, step.total, step.table),
+            passphrase,
+        )
+    rows = {table.name: table.rows for table in made.manifest.tables}
+    if as_json:
+        print_json(
+            {
+                "file": str(file),
+                "bytes": made.size,
+                "made_at": made.manifest.made_at,
+                "rows": rows,
+                "has_configuration_file": made.manifest.has_config,
+                "master_keys": list(made.manifest.master_keys),
+                "sealed": len(made.secrets),
+            }
+        )
+        return
+    print_out(f"{file}: {size(made.size)}, {counted(rows)}.")
+    print_err("Every message is in it in clear text; only you may read the file.")
+    if made.secrets and not with_keys:
+        print_err(
+            f"The master key is not in it, without which {len(made.secrets)} sealed keys and accounts cannot be "
+            "opened: keep it elsewhere, or make the backup with --with-keys."
+        )

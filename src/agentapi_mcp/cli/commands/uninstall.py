@@ -1,0 +1,18 @@
+"""`agentapi-mcp uninstall`: leave nothing of the program on this machine but the program itself."""
+
+from functools import partial
+
+import click
+
+from agentapi_mcp.cli.consent import yes_option
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import guarded
+from agentapi_mcp.cli.uninstalling import uninstall as uninstall_all
+
+
+@click.command()
+@yes_option
+@json_option
+def uninstall(*, yes: bool, as_json: bool) -> None:
+    """Take this server out of the clients, and remove all that it keeps on this machine."""
+    guarded(partial(uninstall_all, yes=yes, as_json=as_json))

@@ -1,0 +1,77 @@
+"""What commands share that carry or remove all data: ask, read a passphrase, and say how much there is."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.cli.terminal import print_err
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+_MOST_PASSPHRASE = 1024
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_THOUSAND = 1000
+# What people know of the tables; the order is that of the words.
+_COUNTED = {
+    "public.chat_sessions": "session",
+    "public.chat_messages": "message",
+    "agentapi.turns": "turn",
+    "public.profiles": "user",
+    "public.organizations": "organization",
+    "agentapi.user_api_keys": "sealed key",
+    "agentapi.personal_tokens": "personal token",
+    "agentapi.audit_events": "audit event",
+}
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on only if somebody agrees, or has by --yes.
+
+    Raises:
+        InvalidRequestError: nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")
+    click.confirm(question, abort=True, err=True)
+
+
+def read_passphrase(*, is_new: bool) -> str:
+    """Read a passphrase from a hidden prompt, a new one twice, or the first line of a pipe.
+
+    Raises:
+        InvalidRequestError: it cannot be read.
+    """
+    if sys.stdin.isatty():
+        prompt = "Passphrase for the master keys" if is_new else "Passphrase of the backup"
+        return str(click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True))
+    print_err("The passphrase is read from stdin.")
+    try:
+        return sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InvalidRequestError("The passphrase on stdin is not text.") from None
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people."""
+    amount, unit = float(count), 0
+    while amount >= _THOUSAND and unit < len(_UNITS) - 1:
+        amount, unit = amount / _THOUSAND, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if unit < 2 else f"{amount:.1f} {_UNITS[unit]}"  # noqa: PLR2004  # up to kB
+
+
+def counted(rows: Mapping[str, int]) -> str:
+    """Say how much there is, by what people know of it."""
+    said = [f"{rows[name]:,} {_plural(word, rows[name])}" for name, word in _COUNTED.items() if rows.get(name)]
+    return listed_words(said) if said else "nothing yet"
+
+
+def listed_words(words: Sequence[str]) -> str:
+    """Join words as a sentence does."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"

@@ -1,0 +1,140 @@
+"""Uninstall: the clients' entries first, then the servers that they share, then the home."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentapi_mcp.app import backups, homes
+from agentapi_mcp.app.homes import Part
+from agentapi_mcp.base.errors import ConfigurationError, ConflictError
+from agentapi_mcp.cli.config_files import backups_of, read_config
+from agentapi_mcp.cli.connecting import ConnectOptions, disconnect
+from agentapi_mcp.cli.consent import ask, size
+from agentapi_mcp.cli.known_clients import NAMES, find_client
+from agentapi_mcp.cli.mcp_clients import env_of, is_ours
+from agentapi_mcp.cli.outputs import print_json
+from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.resident.control import find_servers, stop
+from agentapi_mcp.resident.environment import Environment
+from agentapi_mcp.resident.place import run_of
+from agentapi_mcp.settings import Settings, environment, load_settings, platform
+from agentapi_mcp.telemetry import configure_logs
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """This server in a client's configuration."""
+
+    client: str
+    name: str
+    path: Path
+    copies: tuple[Path, ...]
+
+
+async def uninstall(*, yes: bool, as_json: bool) -> None:
+    """Say what is there and what will go, ask, and remove it.
+
+    Raises:
+        ConflictError: a server does not end.
+        StoreError: the database is in use, or cannot be removed.
+    """
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    environ = environment()
+    entries, parts = _entries(settings, environ), homes.parts(settings, environ)
+    servers = find_servers(environ)
+    _tell(settings, entries, parts, running=len(servers))
+    if not entries and not servers and not any(part.is_ours for part in parts):
+        print_err("There is nothing to remove.")
+    else:
+        ask("Remove that? `agentapi-mcp backup FILE` keeps what is in the database.", yes=yes)
+    left = [server for server in servers if not stop(server, force=False)]
+    if left:
+        raise ConflictError(
+            "A server that clients share does not end: quit the clients, run `agentapi-mcp stop --force`, then try "
+            "again. Nothing was removed."
+        )
+    if backups.is_embedded(settings):
+        await asyncio.to_thread(homes.refuse_users, settings, environ)
+    for entry in entries:
+        await disconnect(ConnectOptions(client=entry.client, name=entry.name))
+    await asyncio.to_thread(homes.remove_home, settings, environ)
+    _remove_run(environ)
+    kept = homes.parts(settings, environ)
+    if as_json:
+        print_json(_json(settings, environ, entries, parts, kept))
+        return
+    _print_rest(settings, environ, entries, kept)
+
+
+def _entries(settings: Settings, environ: Mapping[str, str]) -> list[Entry]:
+    """Find this server, of this home, in the configurations of all known clients."""
+    home = os.path.realpath(homes.home_of(settings, environ))
+    found = list[Entry]()
+    for name in NAMES:
+        try:
+            client = find_client(name, platform(), environ)
+            config = read_config(client, client.file)
+            servers = {} if config.text is None else client.format.servers(config.text)
+        except ConfigurationError as exc:
+            print_err(f"{name} is left as it is: {exc}")
+            continue
+        for server, entry in servers.items():
+            its_home = env_of(entry).get("AGENTAPI_HOME") or str(homes.default_home(environ))
+            if is_ours(entry) and os.path.realpath(str(its_home)) == home:
+                found.append(Entry(name, server, config.path, tuple(backups_of(config.path))))
+    return found
+
+
+def _tell(settings: Settings, entries: Sequence[Entry], parts: Sequence[Part], *, running: int) -> None:
+    goes = [f"the server {entry.name} in {entry.path}" for entry in entries]
+    if running:
+        goes.append(f"{running} running server{'s' if running > 1 else ''} that clients share")
+    goes += [f"{part.path}: {part.what}, {size(part.size)}" for part in parts if part.is_ours]
+    stays = [f"{part.path}: {size(part.size)}, yours" for part in parts if not part.is_ours]
+    if settings.config is not None:
+        stays.append(f"{settings.config}: the configuration file")
+    if not backups.is_embedded(settings):
+        place = backups.place_name(settings, environment())
+        stays.append(f"{place}: `agentapi-mcp reset` removes what the program has there, before this")
+    for line in ["Will go:", *map(_indented, goes), "Will stay:", *map(_indented, [*stays, "the program itself"])]:
+        print_err(line)
+
+
+def _indented(line: str) -> str:
+    return f"  {line}"
+
+
+def _remove_run(environ: Mapping[str, str]) -> None:
+    """Remove the sockets of shared servers where they are not in the home."""
+    run = run_of(Environment({os.fsencode(key): os.fsencode(value) for key, value in environ.items()}).home())
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def _print_rest(settings: Settings, environ: Mapping[str, str], entries: Sequence[Entry], kept: Sequence[Part]) -> None:
+    print_out(f"Removed: {len(entries)} entries of clients, and what was in {homes.home_of(settings, environ)}.")
+    for part in kept:
+        print_out(f"Kept: {part.path}")
+    for path in sorted({path for entry in entries for path in entry.copies if path.exists()}):
+        print_out(f"Kept: {path}, a client's file from before `connect`; remove it once the client works.")
+    print_out(
+        "The program goes by `pip uninstall agentapi-mcp`, or with its clone; of uvx by `uv cache clean agentapi-mcp`."
+    )
+
+
+def _json(
+    settings: Settings,
+    environ: Mapping[str, str],
+    entries: Sequence[Entry],
+    parts: Sequence[Part],
+    kept: Sequence[Part],
+) -> dict[str, object]:
+    return {
+        "home": str(homes.home_of(settings, environ)),
+        "clients": [{"client": e.client, "server": e.name, "file": str(e.path)} for e in entries],
+        "removed": [{"path": str(p.path), "bytes": p.size} for p in parts if p.is_ours],
+        "kept": [{"path": str(p.path), "bytes": p.size} for p in kept],
+    }

@@ -1,0 +1,422 @@
+"""All rows of the program's tables: read in one snapshot, and loaded into a schema that is made for them."""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
+from typing import BinaryIO, LiteralString, TypeAlias
+
+import asyncpg
+
+from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
+from agentapi_mcp.base.text import listed
+from agentapi_mcp.core.conversations.models import SettlingRule
+from agentapi_mcp.stores.postgres.database import Connection
+from agentapi_mcp.stores.postgres.legacy_schema import SHARED
+from agentapi_mcp.stores.postgres.migrate import Plan, begin_migration, run_within
+from agentapi_mcp.stores.postgres.orphans import settle
+from agentapi_mcp.stores.postgres.owner_connections import owner_connection
+from agentapi_mcp.stores.postgres.schema_state import is_legacy, refuse_newer, refuse_other
+
+_Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+# The tables that no copy has, each with the reason; every other one of the program's is copied.
+LEFT_OUT: Mapping[str, str] = {
+    "agentapi.catalogue_files": "the next start writes the agents of its own file, whatever was written before",
+    "agentapi.facts": "it is about one database: which of its tables the migrations made, and its channel",
+    "agentapi.jobs": "when this database was last looked after",
+    "agentapi.key_requests": "links that are valid for minutes",
+    "agentapi.migrations": "the copy names them, and loading it applies them",
+    "agentapi.replicas": "the servers that run now",
+    "agentapi.share_locks": "it has locks and no content",
+    "agentapi.signals": "what running processes tell each other",
+}
+# What the first start of a program writes before anybody has done anything.
+_WRITTEN_BY_STARTS = frozenset(
+    {
+        *("public.profiles", "public.organizations", "public.organization_members", "agentapi.local_identity"),
+        *("public.agents", "public.models", "public.agent_health", "public.mcp_sessions", "agentapi.audit_events"),
+    }
+)
+# Longer than anybody waits; the command can be interrupted.
+_PATIENCE = 7 * 24 * 3600.0
+_COPY_SETTINGS = """
+SET LOCAL search_path = pg_catalog;
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL row_security = off;
+SET LOCAL timezone = 'UTC';
+SET LOCAL datestyle = 'ISO';
+SET LOCAL intervalstyle = 'postgres';
+SET LOCAL bytea_output = 'hex';
+SET LOCAL extra_float_digits = 3;
+"""
+_TABLES: LiteralString = """
+SELECT format('%s.%s', n.nspname, c.relname) AS name, n.nspname::text AS schema, c.relname::text AS relation,
+       array_agg(a.attname::text ORDER BY a.attnum) AS columns,
+       format('SELECT %s FROM %I.%I', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum),
+              n.nspname, c.relname) AS query
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+   AND (n.nspname = 'agentapi' OR n.nspname = 'public' AND c.relname = ANY($1::text[]))
+ GROUP BY n.nspname, c.relname
+ ORDER BY 1
+"""
+_REFERENCES: LiteralString = """
+SELECT DISTINCT format('%s.%s', n.nspname, c.relname) AS name, format('%s.%s', o.nspname, r.relname) AS other
+  FROM pg_constraint k
+  JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace o ON o.oid = r.relnamespace
+ WHERE k.contype = 'f' AND k.conrelid <> k.confrelid
+"""
+_NOT_OURS: LiteralString = """
+SELECT w AS name FROM unnest($1::text[]) AS w
+ WHERE to_regclass('public.' || w) IS NOT NULL
+   AND NOT EXISTS (SELECT FROM agentapi.facts f WHERE f.name = w AND f.value = 'ours')
+ ORDER BY w
+"""
+# Without superusers, who are members of every role, and who look after a server.
+_USERS: LiteralString = """
+SELECT count(*) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND NOT r.rolsuper
+   AND EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'agentapi_system' AND pg_has_role(r.oid, s.oid, 'MEMBER'))
+"""
+# Functions and the table of roles stay where others may use them; `agentapi` goes first, with its policies.
+_REMOVE = """
+DO $$
+DECLARE
+    views text := (SELECT string_agg(format('public.%I', c.relname), ', ') FROM agentapi.facts f
+                     JOIN pg_class c ON c.relname = f.name AND c.relnamespace = 'public'::regnamespace
+                    WHERE f.value = 'ours' AND c.relkind = 'v');
+    tables text := (SELECT string_agg(format('public.%I', c.relname), ', ') FROM agentapi.facts f
+                      JOIN pg_class c ON c.relname = f.name AND c.relnamespace = 'public'::regnamespace
+                     WHERE f.value = 'ours' AND c.relkind IN ('r', 'p'));
+BEGIN
+    DROP SCHEMA agentapi CASCADE;
+    IF views IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || views;
+    END IF;
+    IF tables IS NOT NULL THEN
+        EXECUTE 'DROP TABLE ' || tables;
+    END IF;
+END
+$$
+"""
+# A trigger would refuse turns above a limit that was set later, or write rows that are copied.
+_TRIGGERS = """
+DO $$
+DECLARE
+    t regclass;
+BEGIN
+    FOR t IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.relkind = 'r' AND NOT c.relispartition AND n.nspname IN ('public', 'agentapi')
+                AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal
+                               AND (n.nspname = 'agentapi' OR pg_has_role(c.relowner, 'USAGE'))) LOOP
+        EXECUTE format('ALTER TABLE %s %s TRIGGER USER', t, current_setting('agentapi.triggers'));
+    END LOOP;
+END
+$$
+"""
+# Events are loaded into the default partition: each month gets its own, as far as the function makes them.
+_PARTITIONS: LiteralString = """
+SELECT agentapi.keep_audit_partitions(m.month) FROM (
+    SELECT DISTINCT date_trunc('month', e.at) AS month FROM agentapi.audit_events_default e
+     WHERE e.at BETWEEN now() - interval '23 months' AND now() + interval '23 months') AS m
+"""
+_KEYS: LiteralString = """
+SELECT 'key' AS kind, k.name, k.provider, k.key_id, k.user_id, p.email::text AS email, p.full_name::text AS full_name,
+       o.name::text AS organization
+  FROM agentapi.user_api_keys k
+  LEFT JOIN public.profiles p ON p.id = k.user_id
+  LEFT JOIN public.organizations o ON o.id = k.org_id
+ UNION ALL
+SELECT 'account', a.key, a.key, a.value ->> 'key_id', s.user_id, p.email::text, p.full_name::text, NULL
+  FROM public.mcp_sessions s
+ CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(s.oauth_data) WHEN 'object' THEN s.oauth_data ELSE '{}' END) AS a
+  LEFT JOIN public.profiles p ON p.id = s.user_id
+ WHERE s.session_id LIKE 'oauth/%' AND jsonb_typeof(a.value) = 'object' AND a.value ? 'sealed'
+ ORDER BY 1, 2, 3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the program's, with those of its columns that are stored."""
+
+    name: str
+    schema: str
+    relation: str
+    columns: tuple[str, ...]
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A key or an account that is sealed in the database, without its value."""
+
+    kind: str
+    name: str
+    provider: str
+    key_id: str
+    whose: str
+
+
+class Snapshot:
+    """One state of all tables, whatever is written meanwhile."""
+
+    def __init__(self, connection: _Connection, tables: tuple[Table, ...], migrations: tuple[str, ...]) -> None:
+        self._connection = connection
+        self.tables = tables
+        self.migrations = migrations
+
+    async def count(self, table: Table) -> int:
+        """Return how many rows a table has."""
+        return int(await self._connection.fetchval(f"SELECT count(*) FROM ({table.query}) AS t") or 0)  # noqa: S608  # quoted by the server
+
+    async def copy(self, table: Table, write: Callable[[bytes], Coroutine[None, None, None]]) -> None:
+        """Hand over the rows in the text format of COPY, a line for each."""
+        await self._connection.copy_from_query(table.query, output=write, timeout=_PATIENCE, encoding="utf8")
+
+    async def secrets(self) -> tuple[SealedSecret, ...]:
+        """List what is sealed."""
+        return await _secrets(self._connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A table of a copy."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """All that is to be loaded: `migrations` is how many of the shipped ones it was made under."""
+
+    tables: Sequence[Copied]
+    migrations: int
+    open_: Callable[[str], BinaryIO]
+
+
+@asynccontextmanager
+async def open_snapshot(url: str, variable: str | None, program: str) -> AsyncGenerator[Snapshot | None]:
+    """Open a snapshot as the owner of the tables; None where the program has none here.
+
+    Raises:
+        StoreMismatchError: a newer program made them, or the login may not read all of their rows.
+    """
+    async with owner_connection(url, variable) as connection:
+        with _all_rows():
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute(_COPY_SETTINGS)
+                if not await _has_program(connection):
+                    yield None
+                    return
+                rows = await connection.fetch("SELECT id, needs FROM agentapi.migrations ORDER BY id")
+                ids = tuple(str(row["id"]) for row in rows)
+                refuse_newer([row["needs"] for row in rows], program)
+                if is_legacy(ids):
+                    raise StoreMismatchError(
+                        "This database is from before the first release: `agentapi-mcp migrate` first."
+                    )
+                refuse_other(ids)
+                yield Snapshot(connection, await copied_tables(connection), ids)
+
+
+async def copied_tables(connection: _Connection) -> tuple[Table, ...]:
+    """List the program's tables that are copied."""
+    rows = await connection.fetch(_TABLES, list(SHARED))
+    tables = [Table(r["name"], r["schema"], r["relation"], tuple(r["columns"]), r["query"]) for r in rows]
+    return tuple(table for table in tables if table.name not in LEFT_OUT)
+
+
+async def load(
+    url: str, variable: str | None, copy: Copy, plan: Plan, on_rows: Callable[[str, int], None]
+) -> tuple[SealedSecret, ...]:
+    """Make the schema anew, load a copy, and bring it to this version, in one transaction; return what is sealed in it.
+
+    Whether the place may be emptied was asked before (`find_contents`). Rows of before are gone, and so are rights that
+    others were given on the tables. Turns that ran are interrupted.
+
+    Raises:
+        StoreBusyError: another program uses the database.
+        StoreMismatchError: the copy or the database does not fit; nothing was changed.
+    """
+    async with owner_connection(url, variable) as connection, connection.transaction():
+        await begin_migration(connection)
+        await _refuse_users(connection)
+        if await _has_program(connection):
+            await _remove(connection)
+        await run_within(connection, replace(plan, files=plan.files[: copy.migrations]))
+        await connection.execute(_COPY_SETTINGS)
+        await _switch_triggers(connection, "DISABLE")
+        await _load_tables(connection, copy, on_rows)
+        await _switch_triggers(connection, "ENABLE")
+        await connection.fetch(_PARTITIONS)
+        await run_within(connection, plan)
+        await _settle(connection)
+        # One that began meanwhile read what was there before.
+        await _refuse_users(connection)
+        return await _secrets(connection)
+
+
+async def refuse_users(url: str, variable: str | None) -> None:
+    """Check that the program does not work with a database.
+
+    Raises:
+        StoreBusyError: it does.
+    """
+    async with owner_connection(url, variable) as connection:
+        await _refuse_users(connection)
+
+
+async def remove(url: str, variable: str | None) -> None:
+    """Drop the schema of the program, and the tables of `public` that its migrations made, with all rows.
+
+    Raises:
+        StoreBusyError: another program uses the database.
+        StoreMismatchError: another application has tables there, or something else depends on ours.
+    """
+    async with owner_connection(url, variable) as connection, connection.transaction():
+        await begin_migration(connection)
+        await _refuse_users(connection)
+        if await _has_program(connection):
+            await _remove(connection)
+
+
+async def find_contents(url: str, variable: str | None) -> Mapping[str, int]:
+    """Count the rows of each table that has any beyond what a first start writes; nothing where the place is empty.
+
+    Raises:
+        StoreBusyError: another program uses the database.
+        StoreMismatchError: the database belongs to another application, or the login may not read all rows.
+    """
+    async with owner_connection(url, variable) as connection, connection.transaction(readonly=True):
+        with _all_rows():
+            await connection.execute(_COPY_SETTINGS)
+            await _refuse_users(connection)
+            if not await _has_program(connection):
+                return {}
+            await _refuse_others(connection)
+            counts = {
+                table.name: int(await connection.fetchval(f"SELECT count(*) FROM ({table.query}) AS t") or 0)  # noqa: S608  # quoted by the server
+                for table in await copied_tables(connection)
+            }
+    if all(not rows or name in _WRITTEN_BY_STARTS for name, rows in counts.items()) and counts["public.profiles"] <= 1:
+        return {}
+    return {name: rows for name, rows in counts.items() if rows}
+
+
+async def _has_program(connection: _Connection) -> bool:
+    return bool(await connection.fetchval("SELECT to_regclass('agentapi.migrations') IS NOT NULL"))
+
+
+async def _refuse_users(connection: _Connection) -> None:
+    await connection.fetchval("SELECT pg_stat_clear_snapshot()")  # else a transaction sees who was there at first
+    users = int(await connection.fetchval(_USERS) or 0)
+    if users:
+        raise StoreBusyError(
+            f"The program works with this database ({users} connection{'s' if users > 1 else ''}): end `serve`, quit "
+            "the clients and run `agentapi-mcp stop`, then try again. Nothing was changed."
+        )
+
+
+async def _refuse_others(connection: _Connection) -> None:
+    others = [row["name"] for row in await connection.fetch(_NOT_OURS, list(SHARED))]
+    if others:
+        raise StoreMismatchError(
+            f"Another application made {listed([f'public.{name}' for name in others])} in this database: it is "
+            "restored, emptied and removed by its own means, and docs/supabase.md says how to take "
+            "out what is ours."
+        )
+
+
+async def _remove(connection: _Connection) -> None:
+    await _refuse_others(connection)
+    try:
+        await connection.execute(_REMOVE)
+    except asyncpg.DependentObjectsStillExistError as exc:
+        raise StoreMismatchError(
+            f"Something of another application's depends on the tables ({exc.detail or exc}): remove that first. "
+            "Nothing was changed."
+        ) from exc
+
+
+async def _settle(connection: _Connection) -> None:
+    """End the turns that ran when the copy was made: nobody runs them here, and their sessions would wait for them."""
+    rows = await connection.fetch("SELECT DISTINCT lease_owner FROM agentapi.turns WHERE lease_owner IS NOT NULL")
+    rule = SettlingRule(own=frozenset(), dead=frozenset(row["lease_owner"] for row in rows))
+    while await settle(Connection(connection), rule):
+        pass
+
+
+async def _switch_triggers(connection: _Connection, how: str) -> None:
+    await connection.execute("SELECT set_config('agentapi.triggers', $1, true)", how)
+    await connection.execute(_TRIGGERS)
+
+
+async def _load_tables(connection: _Connection, copy: Copy, on_rows: Callable[[str, int], None]) -> None:
+    tables = {table.name: table for table in await copied_tables(connection)}
+    copied = {table.name: table for table in copy.tables}
+    strangers = sorted(copied.keys() - tables.keys())
+    if strangers:
+        raise StoreMismatchError(f"The backup has tables that this program does not know: {listed(strangers)}.")
+    for name in await _order(connection, copied):
+        await _load_table(connection, tables[name], copied[name], copy)
+        on_rows(name, copied[name].rows)
+
+
+async def _load_table(connection: _Connection, table: Table, copied: Copied, copy: Copy) -> None:
+    strangers = sorted(set(copied.columns) - set(table.columns))
+    if strangers:
+        raise StoreMismatchError(
+            f"The backup has columns that the table {table.name} of this program has not: {listed(strangers)}. It was "
+            "made of a database where another application has that table."
+        )
+    with copy.open_(table.name) as source:
+        done = await connection.copy_to_table(
+            table.relation,
+            schema_name=table.schema,
+            columns=copied.columns,
+            source=source,
+            timeout=_PATIENCE,
+            encoding="utf8",
+        )
+    if done != f"COPY {copied.rows}":
+        raise StoreMismatchError(f"The backup does not have the rows of {table.name} that it names.")
+
+
+async def _order(connection: _Connection, copied: Mapping[str, Copied]) -> Iterator[str]:
+    """Order tables so that each comes after those that it refers to."""
+    sorter = TopologicalSorter[str](dict.fromkeys(copied, ()))
+    for row in await connection.fetch(_REFERENCES):
+        if row["name"] in copied and row["other"] in copied:
+            sorter.add(row["name"], row["other"])
+    return iter(tuple(sorter.static_order()))
+
+
+async def _secrets(connection: _Connection) -> tuple[SealedSecret, ...]:
+    return tuple(
+        SealedSecret(r["kind"], r["name"], r["provider"], r["key_id"] or "", _whose(r))
+        for r in await connection.fetch(_KEYS)
+    )
+
+
+def _whose(row: asyncpg.Record) -> str:
+    if row["user_id"] is None:
+        return f"the organization {row['organization']}"
+    return str(row["email"] or row["full_name"] or row["user_id"])
+
+
+@contextmanager
+def _all_rows() -> Generator[None]:
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as exc:
+        raise StoreMismatchError(
+            "This login may not read every row of the program's tables: set AGENTAPI_MIGRATE_DATABASE_URL to the login "
+            "that owns them."
+        ) from exc

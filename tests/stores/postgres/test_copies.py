@@ -1,0 +1,304 @@
+"""All rows, as one snapshot, and back into a schema that is made for them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from io import BytesIO
+from uuid import UUID
+
+import asyncpg
+import pytest
+from typing_extensions import override
+
+from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
+from agentapi_mcp.settings import VERSION
+from agentapi_mcp.stores.postgres.copies import (
+    LEFT_OUT,
+    Copied,
+    Copy,
+    copied_tables,
+    find_contents,
+    load,
+    open_snapshot,
+    refuse_users,
+    remove,
+)
+from agentapi_mcp.stores.postgres.migrate import Plan, migrate
+from agentapi_mcp.stores.postgres.schema_files import migrations
+from tests.conftest import DatabaseUrls
+from tests.support.databases import Template, created
+from tests.support.filled import OTHER, USER, fill
+
+PLAN = Plan(VERSION)
+TABLES = """
+SELECT format('%s.%s', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname IN ('public', 'agentapi') AND c.relkind IN ('r', 'p', 'f', 'm') AND NOT c.relispartition
+"""
+
+
+ANOTHER_TURN = """
+INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, agent_name, backend, fingerprint, status,
+                            ended_at)
+SELECT gen_random_uuid(), session_id, user_id, org_id, user_message_id, agent_name, backend, fingerprint, 'completed',
+       now()
+  FROM agentapi.turns WHERE id = $1
+"""
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def copy_of(url: str, *, number: int | None = None) -> tuple[Copy, dict[str, bytes]]:
+    """Return a copy of a database in memory, and the lines of each table."""
+    texts = dict[str, bytes]()
+    async with open_snapshot(url, None, VERSION) as snapshot:
+        assert snapshot is not None
+        entries = list[Copied]()
+        for table in snapshot.tables:
+            parts = list[bytes]()
+
+            async def write(chunk: bytes, parts: list[bytes] = parts) -> None:
+                parts.append(chunk)
+
+            await snapshot.copy(table, write)
+            texts[table.name] = b"".join(parts)
+            entries.append(Copied(table.name, table.columns, await snapshot.count(table)))
+    names = dict(texts)
+    return Copy(entries, number or len(migrations()), lambda name: BytesIO(names[name])), texts
+
+
+def lines(texts: dict[str, bytes]) -> dict[str, list[bytes]]:
+    """Return the rows of each table, in an order that does not depend on how they are stored."""
+    return {name: sorted(line for line in text.splitlines() if is_kept(line)) for name, text in texts.items()}
+
+
+def is_kept(line: bytes) -> bool:
+    """Tell whether a row comes back as it was: all but the turn that ran, and what is recorded of its end."""
+    return not line.startswith(OTHER.encode()) and b"turn_ended" not in line
+
+
+def ignored(_table: str, _rows: int) -> None:
+    """Tell nobody how far it is."""
+
+
+@pytest.fixture
+async def another(template: Template) -> AsyncGenerator[DatabaseUrls]:
+    """Return a second migrated database for one test alone."""
+    async with template.copied() as urls:
+        yield urls
+
+
+async def test_every_table_is_copied_or_left_out_with_a_reason(database_urls: DatabaseUrls) -> None:
+    async with connected(database_urls.owner) as connection:
+        there = {row["name"] for row in await connection.fetch(TABLES)}
+        copied = {table.name for table in await copied_tables(connection)}
+    assert there == copied | LEFT_OUT.keys(), (
+        "name a new table in copies.LEFT_OUT, if no backup needs it, with the reason"
+    )
+    assert not copied & LEFT_OUT.keys()
+    assert all(len(reason) > 20 for reason in LEFT_OUT.values())
+
+
+async def test_the_tests_fill_every_table_that_is_copied(own_database: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    _, texts = await copy_of(own_database.owner)
+    assert [name for name, text in texts.items() if not text] == []
+
+
+async def test_all_that_is_copied_comes_back_as_it_was(own_database: DatabaseUrls, another: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    copy, texts = await copy_of(own_database.owner)
+    told = list[tuple[str, int]]()
+    secrets = await load(another.owner, None, copy, PLAN, lambda table, rows: told.append((table, rows)))
+    _, loaded = await copy_of(another.owner)
+    assert lines(loaded) == lines(texts)
+    assert b"\trunning\t" in texts["agentapi.turns"]
+    assert b"\trunning\t" not in loaded["agentapi.turns"]
+    assert loaded["agentapi.turns"].count(b"\tinterrupted\t") == 1
+    assert sorted(told) == [(table.name, table.rows) for table in copy.tables]
+    assert {(s.kind, s.name, s.key_id, s.whose) for s in secrets} == {
+        ("key", "mine", "new", "ann@example.com"),
+        ("key", "ours", "old", "the organization Ours"),
+        ("account", "calendar", "old", "ann@example.com"),
+    }
+
+
+async def test_a_database_that_never_had_the_program_is_filled_too(
+    own_database: DatabaseUrls, template: Template
+) -> None:
+    await fill(own_database.owner)
+    copy, texts = await copy_of(own_database.owner)
+    async with created(template.admin, "OWNER agentapi_owner") as name:
+        url = template.owner.replace(f"/{template.name}?", f"/{name}?")
+        await load(url, None, copy, PLAN, ignored)
+        _, loaded = await copy_of(url)
+    assert lines(loaded) == lines(texts)
+
+
+async def test_after_a_load_triggers_work_and_events_have_the_partition_of_their_month(
+    own_database: DatabaseUrls, another: DatabaseUrls
+) -> None:
+    await fill(own_database.owner)
+    copy, _ = await copy_of(own_database.owner)
+    await load(another.owner, None, copy, PLAN, ignored)
+    async with connected(another.owner) as connection:
+        assert not await connection.fetchval(
+            "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'O'"
+        )
+        with pytest.raises(asyncpg.PostgresError, match="running_turns"):
+            await connection.execute(ANOTHER_TURN, UUID(USER))
+        left = await connection.fetch("SELECT action FROM agentapi.audit_events_default")
+        assert [row["action"] for row in left] == ["long ago"]
+
+
+async def test_a_snapshot_is_one_state_whatever_is_written_meanwhile(own_database: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    async with open_snapshot(own_database.owner, None, VERSION) as snapshot, connected(own_database.owner) as writer:
+        assert snapshot is not None
+        counts = {table.name: await snapshot.count(table) for table in snapshot.tables}
+        await writer.execute(
+            "INSERT INTO public.chat_messages (session_id, role, content) "
+            "SELECT session_id, role, content FROM public.chat_messages"
+        )
+        await writer.execute("DELETE FROM agentapi.turns WHERE id = $1", UUID(OTHER))
+        assert {table.name: await snapshot.count(table) for table in snapshot.tables} == counts
+
+
+async def test_a_login_that_does_not_see_all_rows_makes_no_backup(own_database: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    with pytest.raises(StoreMismatchError, match="AGENTAPI_MIGRATE_DATABASE_URL"):
+        await copy_of(own_database.app)
+
+
+async def test_a_copy_of_an_older_schema_is_loaded_and_migrated(
+    own_database: DatabaseUrls, another: DatabaseUrls
+) -> None:
+    await remove(own_database.owner, None)
+    before = migrations()[:8]
+    await migrate(own_database.owner, program=VERSION, files=before)
+    async with connected(own_database.owner) as connection:
+        await connection.execute("INSERT INTO public.organizations (name) VALUES ('Crème & Co.')")
+    copy, _ = await copy_of(own_database.owner, number=len(before))
+    assert "slug" not in next(table.columns for table in copy.tables if table.name == "public.organizations")
+    await load(another.owner, None, copy, PLAN, ignored)
+    async with connected(another.owner) as connection:
+        assert await connection.fetchval("SELECT slug FROM public.organizations") == "creme-co"
+        assert await connection.fetchval("SELECT count(*) FROM agentapi.migrations") == len(migrations())
+
+
+async def test_a_copy_that_does_not_fit_changes_nothing(own_database: DatabaseUrls, another: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    await fill(another.owner)
+    _, before = await copy_of(another.owner)
+    copy, _ = await copy_of(own_database.owner)
+    first = copy.tables[0]
+    for tables in (
+        [replace(first, rows=first.rows + 1), *copy.tables[1:]],
+        [replace(first, columns=("nonsense", *first.columns[1:])), *copy.tables[1:]],
+        [replace(first, name="agentapi.nonsense"), *copy.tables[1:]],
+    ):
+        with pytest.raises(StoreMismatchError, match=r"audit_events|agentapi.nonsense"):
+            await load(another.owner, None, replace(copy, tables=tables), PLAN, ignored)
+    _, after = await copy_of(another.owner)
+    assert after == before
+
+
+async def test_nothing_is_loaded_or_removed_under_a_program(own_database: DatabaseUrls, another: DatabaseUrls) -> None:
+    copy, _ = await copy_of(own_database.owner)
+    async with connected(another.app):
+        for step in (
+            load(another.owner, None, copy, PLAN, ignored),
+            remove(another.owner, None),
+            find_contents(another.owner, None),
+            refuse_users(another.owner, None),
+        ):
+            with pytest.raises(StoreBusyError, match="1 connection"):
+                await step
+    await refuse_users(another.owner, None)
+
+
+async def test_a_program_that_came_meanwhile_undoes_a_load(own_database: DatabaseUrls, another: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    copy, _ = await copy_of(own_database.owner)
+    came = list["asyncpg.Connection[asyncpg.Record]"]()
+    loop = asyncio.get_running_loop()
+
+    async def connect() -> None:
+        came.append(await asyncpg.connect(another.app))
+
+    class Slow(BytesIO):
+        @override
+        def read(self, size: int | None = -1) -> bytes:
+            if not came:
+                asyncio.run_coroutine_threadsafe(connect(), loop).result()
+            return super().read(size)
+
+    def open_slowly(name: str) -> BytesIO:
+        return Slow(copy.open_(name).read())
+
+    slow = replace(copy, open_=open_slowly)
+    with pytest.raises(StoreBusyError):
+        await load(another.owner, None, slow, PLAN, ignored)
+    await came[0].close()
+    assert await find_contents(another.owner, None) == {}
+
+
+async def test_a_place_is_empty_that_has_what_a_first_start_writes(own_database: DatabaseUrls) -> None:
+    assert await find_contents(own_database.owner, None) == {}
+    await fill(own_database.owner)
+    contents = await find_contents(own_database.owner, None)
+    assert contents["public.chat_messages"] == 2
+    async with connected(own_database.owner) as connection:
+        await connection.execute("TRUNCATE public.profiles, public.organizations, public.chat_sessions CASCADE")
+        await connection.execute("DELETE FROM agentapi.idempotency_keys")
+    assert await find_contents(own_database.owner, None) == {}
+    async with connected(own_database.owner) as connection:
+        await connection.execute("INSERT INTO public.profiles (full_name) VALUES ('Ann'), ('Bo')")
+    assert (await find_contents(own_database.owner, None))["public.profiles"] == 2
+
+
+async def test_tables_of_another_application_are_left_alone(template: Template) -> None:
+    async with created(template.admin, "OWNER agentapi_owner") as name:
+        url = template.owner.replace(f"/{template.name}?", f"/{name}?")
+        async with connected(url) as connection:
+            await connection.execute(
+                "CREATE TABLE public.profiles (id uuid PRIMARY KEY, email text, workos_id text, "
+                "current_organization_id uuid, shoe_size int)"
+            )
+            await connection.execute("INSERT INTO public.profiles (id, shoe_size) VALUES (gen_random_uuid(), 40)")
+        await migrate(url, program=VERSION)
+        copy, texts = await copy_of(url)
+        assert b"\t40" in texts["public.profiles"]
+        for step in (load(url, None, copy, PLAN, ignored), remove(url, None), find_contents(url, None)):
+            with pytest.raises(StoreMismatchError, match=r"public\.profiles"):
+                await step
+        async with connected(url) as connection:
+            assert await connection.fetchval("SELECT shoe_size FROM public.profiles") == 40
+
+
+async def test_what_others_made_depend_on_the_tables_keeps_them(own_database: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    async with connected(own_database.owner) as connection:
+        await connection.execute("CREATE VIEW public.theirs AS SELECT id FROM public.chat_sessions")
+    with pytest.raises(StoreMismatchError, match="theirs"):
+        await remove(own_database.owner, None)
+    assert (await find_contents(own_database.owner, None))["public.chat_sessions"] == 1
+
+
+async def test_after_a_removal_nothing_is_left_and_it_can_be_migrated_again(own_database: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    await remove(own_database.owner, None)
+    async with connected(own_database.owner) as connection:
+        assert await connection.fetch(TABLES) == []
+    assert await find_contents(own_database.owner, None) == {}
+    async with open_snapshot(own_database.owner, None, VERSION) as snapshot:
+        assert snapshot is None
+    await migrate(own_database.owner, program=VERSION)
+    assert await find_contents(own_database.owner, None) == {}
