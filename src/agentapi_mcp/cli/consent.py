@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.cli.questions import ask_passphrase, confirm
 from agentapi_mcp.cli.terminal import print_err
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -35,7 +36,8 @@ def ask(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")
-    click.confirm(question, abort=True, err=True)
+    if not confirm(question, default=False):
+        raise click.Abort
 
 
 def read_passphrase(*, is_new: bool) -> str:
@@ -46,7 +48,7 @@ def read_passphrase(*, is_new: bool) -> str:
     """
     if sys.stdin.isatty():
         prompt = "Passphrase for the master keys" if is_new else "Passphrase of the backup"
-        return str(click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True))
+        return ask_passphrase(prompt, twice=is_new)
     print_err("The passphrase is read from stdin.")
     try:
         return sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n")

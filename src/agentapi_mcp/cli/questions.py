@@ -23,6 +23,12 @@ def ask_secret(question: str) -> str:
         return click.prompt(question, hide_input=True, err=True).strip()  # noqa: TID251  # as above
 
 
+def ask_passphrase(question: str, *, twice: bool) -> str:
+    """Ask for a text that is not shown as it is typed, and is taken as it is."""
+    with _interruptible():
+        return click.prompt(question, hide_input=True, confirmation_prompt=twice, err=True)  # noqa: TID251  # as above
+
+
 def ask(question: str) -> str:
     """Ask for a text, until there is one."""
     with _interruptible():
