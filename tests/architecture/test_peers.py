@@ -52,4 +52,4 @@ def test_a_trial_that_there_is_not_is_refused_before_anything_is_started(capsys:
     assert parse(["codex", "--trials", "chat, first turn"]).trials == ["chat", "first turn"]
     with pytest.raises(SystemExit):
         parse(["codex", "--trials", "chat stop"])
-    assert "there is no trial chat stop; there are: first turn, chat," in capsys.readouterr().err
+    assert "there is no trial chat stop; there are: first turn, declares, chat," in capsys.readouterr().err

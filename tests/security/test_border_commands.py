@@ -125,11 +125,12 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
         trials = tried(str(done["session_id"]), str(running["turn_id"]), over_there, str(tmp_path / "mine.zip"))
         if member.user_id == owner.user_id:
             # An account is its user's in all of their organisations: they see and end it from each.
-            trials = {command: arguments for command, arguments in trials.items() if "accounts" not in command}
+            # They stand in an export too, whose other parts the other attackers try.
+            trials = {each: words for each, words in trials.items() if not each.startswith(("accounts", "export"))}
         words = [[*command.split(), *arguments] for command, arguments in trials.items()]
         runs = await asyncio.to_thread(run_commands, environ(edge_home, member), words, timeout=500)
         for (command, arguments), ran in zip(trials.items(), runs, strict=True):
-            said = ran.out + ran.err + exported(tmp_path / "mine.zip")
+            said = ran.out + ran.err + (exported(tmp_path / "mine.zip") if command == "export" else "")
             assert CANARY not in said.replace(CANARY, "", 1 if CANARY in arguments else 0), (command, said)
             names = bool({str(done["session_id"]), str(running["turn_id"]), over_there} & set(arguments))
             refused = command.startswith(FOR_ADMINISTRATORS) and member.role not in ADMINISTRATORS

@@ -114,11 +114,13 @@ ANSWERED_BY = {
     "docs/how-to/redis.md#what-it-is-for": [
         "do I need redis",
     ],
-    "docs/how-to/backup-and-uninstall.md#back-up-the-embedded-database": [
+    "docs/how-to/backup-and-uninstall.md#back-up": [
         "how do I backup the database?",
+    ],
+    "docs/how-to/backup-and-uninstall.md#move-to-another-machine-or-to-your-own-postgres": [
         "how do I move my sessions to a new laptop",
     ],
-    "docs/how-to/backup-and-uninstall.md#restore-the-embedded-database": [
+    "docs/how-to/backup-and-uninstall.md#restore": [
         "how do I restore from a backup",
     ],
     "docs/how-to/backup-and-uninstall.md#uninstall": [
