@@ -33,7 +33,6 @@ from agentapi_mcp.cli.terminal import (
     print_fact,
     print_labelled,
     print_out,
-    show_status,
 )
 from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 from tests.support.visibility import HIDDEN, WRITTEN, hidden_texts, hides_something
@@ -145,7 +144,6 @@ class HostileClient(ChatClient):
     async def send(self, options: ChatOptions, message: str, following: Following) -> ChatReply:
         for character in self.text:
             following.on_text(character)
-            following.on_progress(character)
         return ChatReply(
             session_id=self.text,
             completed=True,
@@ -179,14 +177,6 @@ def test_only_our_own_words_are_coloured(word: str, text: str) -> None:
     assert err.getvalue().startswith("\x1b[90m")
     assert not hides_something(plain(out.getvalue().replace("\x1b[31m", "", 1).replace("\x1b[0m", "", 1)))
     assert not hides_something(plain(err.getvalue().replace("\x1b[90m", "", 1).replace("\x1b[0m", "", 1)))
-
-
-@given(hidden_texts)
-def test_a_status_line_goes_when_the_next_thing_is_printed(text: str) -> None:
-    with screens() as (_, err):
-        show_status(text)
-    assert err.getvalue().startswith("\r\x1b[K")
-    assert not hides_something(plain(err.getvalue().removeprefix("\r\x1b[K").removesuffix("\r\x1b[K")))
 
 
 def test_facts_are_grey_in_a_terminal_and_plain_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

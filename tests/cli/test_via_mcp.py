@@ -3,27 +3,15 @@
 import asyncio
 from pathlib import Path
 
-from typing_extensions import override
-
+import agentapi_mcp
 from agentapi_mcp.cli.chat.clients import Following
 from agentapi_mcp.cli.chat.options import ChatOptions
-from agentapi_mcp.cli.replies import Fields
 from agentapi_mcp.cli.via_mcp import McpChatClient
 from agentapi_mcp.testing.http import Steps
+from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import call, connect, fields_of, open_edge
+from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
-
-
-class SlowChatClient(McpChatClient):
-    """A chat client whose turn ends once it is waited for."""
-
-    steps: Steps
-
-    @override
-    async def _call(self, tool: str, arguments: dict[str, object], following: Following | None = None) -> Fields:
-        if tool == "get_turn":
-            self.steps.release(3)
-        return await super()._call(tool, arguments, following)
 
 
 async def test_a_turn_that_was_joined_while_it_ran_is_told_as_such_at_its_end(edge_home: Path) -> None:
@@ -32,10 +20,33 @@ async def test_a_turn_that_was_joined_while_it_ran_is_told_as_such_at_its_end(ed
         message, key = f"{edge.tag} [[slow]] [[chunks3]]", edge.tag
         said = {"agent": "droid", "message": message, "idempotency_key": key, "wait_seconds": 0}
         running = fields_of(await call(client, "chat", **said))
-        chat = SlowChatClient(client)
-        chat.steps = steps
-        options = ChatOptions(agent="droid", idempotency_key=key)
-        reply = await chat.send(options, message, Following(asyncio.Event(), lambda _: None, lambda _: None))
+        steps.release(1)
+        served = serve_app(mcp_application(edge.server, WebOptions()))
+        async with served as at, agentapi_mcp.connect(at.mcp) as agents:
+            options, pieces = ChatOptions(agent="droid", idempotency_key=key), list[str]()
+
+            def hear(piece: str) -> None:
+                pieces.append(piece)
+                steps.release(2)
+
+            reply = await McpChatClient(agents).send(options, message, Following(asyncio.Event(), hear))
     assert (running["status"], reply.turn["status"], reply.text) == ("running", "completed", "w0 w1 w2 ")
+    assert "".join(pieces) == reply.text
     assert reply.turn["joined"] is True
     assert "Another --idempotency-key asks it anew." in str(reply.joined)
+
+
+async def test_an_interrupted_answer_is_stopped_also_before_its_first_word(edge_home: Path) -> None:
+    peer = OpenAIPeer()
+    served_by = open_edge(edge_home, peer)
+    async with served_by as edge, serve_app(mcp_application(edge.server, WebOptions())) as at:
+        async with agentapi_mcp.connect(at.mcp) as agents, asyncio.TaskGroup() as group:
+            interrupted = asyncio.Event()
+            following = Following(interrupted, lambda _: None)
+            options = ChatOptions(agent="droid")
+            sending = group.create_task(McpChatClient(agents).send(options, f"{edge.tag} [[hang]]", following))
+            await peer.received()
+            interrupted.set()
+            reply = await sending
+        await peer.client_gone()
+    assert (reply.cancelled, reply.text) == (True, "")

@@ -134,7 +134,7 @@ async def test_what_the_server_refuses_is_not_asked(edge_home: Path) -> None:
 async def test_a_turn_can_be_stopped(edge_home: Path) -> None:
     async with open_scene(edge_home) as scene:
         answer = scene.ask("[[slow]]")
-        with pytest.raises(RuntimeError, match="not yet said"):
+        with pytest.raises(RuntimeError, match="nothing to stop"):
             await answer.cancel()
         scene.peer.steps.release(3)
         async with aclosing(aiter(answer)) as pieces:

@@ -19,7 +19,6 @@ _COLOURS: Mapping[str, str] = {
 _RESET = "\x1b[0m"
 _NARROWEST, _USUAL = 20, 80  # columns
 _CLIPBOARD = "\x1b]52;c;{}\x07"  # OSC 52
-_CLEAR_LINE = "\r\x1b[K"
 
 
 class CleanStream:
@@ -152,14 +151,6 @@ def print_labelled(label: str, colour: str, text: str) -> None:
         label = ""
     stream.write(f"{label}{text}\n")
     stream.flush()
-
-
-def show_status(text: str) -> None:
-    """Show a line on stderr until the next thing is printed; only in a terminal."""
-    stream = _clean(sys.stderr, only_in_terminal=False)
-    if not _only_prints(stream.stream):
-        stream.stream.write(f"{_CLEAR_LINE}{visible(text)}{_CLEAR_LINE}")
-        stream.flush()
 
 
 def _bare(stream: TextIO) -> TextIO:

@@ -59,10 +59,18 @@ class Answer:
         """Stop the agent, and return what became of the turn; what it said so far is kept, and billed.
 
         Raises:
-            RuntimeError: the turn has no id yet: nothing of it was heard.
+            RuntimeError: nothing was sent yet.
         """
+        asking = self._asking
+        if asking is None and self.turn_id is None:
+            raise RuntimeError("There is nothing to stop: no piece of the answer, and not its turn, was asked for.")
+        while self.turn_id is None:  # the server names it as soon as it has stored the message
+            if asking is None or asking.done():
+                await self
+                break
+            await self._more.wait()
         if self.turn_id is None:
-            raise RuntimeError("The server has not yet said which turn this is; ask for a piece of it first.")
+            raise AssertionError
         return await self.wire.cancel(self.turn_id)
 
     def _begin(self) -> asyncio.Task[Turn | Exception]:
@@ -115,7 +123,9 @@ class Answer:
         return turn
 
     def _hear(self, turn_id: str, offset: int, piece: str) -> None:
-        self.turn_id = turn_id
+        if self.turn_id is None:
+            self.turn_id = turn_id
+            self._wake()
         # A piece that was lost, because this program had fallen behind, is in the whole reply at the end.
         if offset == self.known + len(self.text) and piece:
             self.text += piece

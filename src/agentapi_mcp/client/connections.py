@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 from uuid import uuid4
 
 import httpx2
@@ -62,6 +62,10 @@ class AgentClient:
             arguments["idempotency_key"] = str(uuid4())
         return Answer(self._wire, "chat", arguments)
 
+    def ask(self, arguments: Mapping[str, object]) -> Answer:
+        """Call the tool `chat` with these arguments alone: the same message may join the turn of an earlier call."""
+        return Answer(self._wire, "chat", arguments)
+
     def turn(self, turn_id: str, *, known: int = 0) -> Answer:
         """Take up a turn, whoever began it; the first `known` characters of its reply do not come again."""
         return Answer(self._wire, "get_turn", {"turn_id": turn_id}, turn_id=turn_id, known=known)
@@ -81,6 +85,10 @@ class AgentClient:
     async def sessions(self, query: str | None = None) -> list[SessionOut]:
         """List the sessions, the newest first: all, or those that have these words."""
         return await self._list("list_sessions", "sessions", SessionOut, {"query": query})
+
+    async def call(self, tool: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
+        """Call any tool of the server, and return the fields of its result; arguments of None are left out."""
+        return await self._wire.call(tool, arguments)
 
     async def _list(self, tool: str, name: str, of: type[OutT], arguments: Mapping[str, object]) -> list[OutT]:
         async def read(cursor: str | None) -> Page[OutT]:

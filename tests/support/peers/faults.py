@@ -39,6 +39,7 @@ def faults_of(words: Mapping[Behaviour, str], *, streams: bool) -> dict[str, Exp
     silent = Expected(fault=BackendFault.TIMEOUT_IDLE)
     late = Expected(fault=BackendFault.TIMEOUT_TOTAL, deadlines=SOON_OVER)
     by_time = {
+        Behaviour.ENDS_EARLY: Expected(fault=FAULTS[Behaviour.ENDS_EARLY], reply=None, billed=None),
         Behaviour.SAYS_WHEN: Expected(fault=BackendFault.RATE_LIMIT, retry_after=2.5),
         Behaviour.HANGS: replace(silent, deadlines=SOON_SILENT) if streams else late,
         Behaviour.WAITS: replace(silent, deadlines=SILENT_AFTER_A_PIECE, reply="w0 ") if streams else late,

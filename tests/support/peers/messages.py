@@ -359,7 +359,7 @@ _WHOLE = {
     "cut": Expected(fault=BackendFault.STREAM_CUT),
     "errchunk": Expected(fault=BackendFault.UPSTREAM),
     "byname": Expected(fault=BackendFault.RATE_LIMIT),
-    "empty": Expected(fault=BackendFault.BAD_REPLY, billed=True),
+    "empty": Expected(fault=BackendFault.BAD_REPLY, billed=True, retryable=False, next_step="It was billed"),
     "nofinish": ANSWERED,
     "badchunk": ANSWERED,
 }

@@ -80,7 +80,8 @@ class Script:
         *earlier, question = _texts(body) or [""]
         model = str(body.get("model", ""))
         words = re.findall(r"[a-z0-9]+", model.lower())
-        words += re.findall(r"\[\[(\w+)\]\]", question.rpartition("\n\n")[2])
+        said = re.findall(r"\[\[([\w-]+)\]\]", question.rpartition("\n\n")[2])
+        words += [word for each in said for word in each.split("-")]
         flavour = next((flavour for flavour in Flavour if flavour.value in exchange.path), Flavour.PLAIN)
         key = _key_of(exchange)
         return cls(frozenset(words), flavour, model, body.get("stream") is True, question, " ".join(earlier), key)
@@ -460,7 +461,7 @@ _WITH_MORE = {
     "e429": Expected(fault=BackendFault.RATE_LIMIT, retry_after=2),
     "e503": Expected(fault=BackendFault.OVERLOADED, retry_after=2),
     "e529": Expected(fault=BackendFault.OVERLOADED, retry_after=2),
-    "empty": Expected(fault=BackendFault.BAD_REPLY, billed=True),
+    "empty": Expected(fault=BackendFault.BAD_REPLY, billed=True, retryable=False, next_step="It was billed"),
     "cut": Expected(fault=BackendFault.STREAM_CUT, reply="w0 w1 w2 "),
     "errchunk": Expected(fault=BackendFault.UPSTREAM, reply="w0 w1 w2 "),
     "byname": Expected(fault=BackendFault.RATE_LIMIT, reply="w0 w1 w2 "),

@@ -22,11 +22,10 @@ from agentapi_mcp.presentation.transcripts import render_markdown
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """How an answer is followed: who hears its text and its progress, and the event that cancels it."""
+    """How an answer is followed: who hears its text, and the event that cancels it."""
 
     interrupted: asyncio.Event
     on_text: Callable[[str], None]
-    on_progress: Callable[[str], None]
 
 
 class ChatClient(Protocol):
@@ -49,10 +48,7 @@ class ChatClient(Protocol):
         ...
 
     async def send(self, options: ChatOptions, message: str, following: Following) -> ChatReply:
-        """Send a message and follow the turn to its end; cancel it when that is asked for.
-
-        An implementation may deliver the reply only as a whole, and not as streamed text.
-        """
+        """Send a message and follow the turn to its end; cancel it when that is asked for."""
         ...
 
 

@@ -8,7 +8,7 @@ from agentapi_mcp.cli.chat.conversation import Conversation, converse
 from agentapi_mcp.cli.chat.history import NAME
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.prompts import PromptScreen
-from agentapi_mcp.cli.chat.screens import LineScreen, Screen
+from agentapi_mcp.cli.chat.screens import LineScreen
 from agentapi_mcp.cli.chat.slash_commands import SlashCommands
 from agentapi_mcp.cli.terminal import is_plain
 from agentapi_mcp.presentation.models import SessionOut
@@ -23,11 +23,7 @@ async def hold(
     environ: Mapping[str, str],
 ) -> None:
     """Hold a conversation until the person leaves it."""
-    screen: Screen
-    if options.screen_reader or is_plain():
-        screen = LineScreen(shows_progress=not options.screen_reader)
-    else:
-        screen = PromptScreen(home / NAME)
+    screen = LineScreen() if options.screen_reader or is_plain() else PromptScreen(home / NAME)
     commands = SlashCommands(Conversation(client, options, screen, session), environ)
     if isinstance(screen, PromptScreen):
         screen.complete_by(commands.choices)

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from agentapi_mcp.cli.chat.markdown_stream import MarkdownStream
 from agentapi_mcp.cli.chat.screens import Answer
-from agentapi_mcp.cli.terminal import show_status, terminal_stream, write_rendered
+from agentapi_mcp.cli.terminal import terminal_stream, write_rendered
 
 _REFRESH_SECONDS = 0.08
 
@@ -25,10 +25,6 @@ class MarkdownAnswer(Answer):
         self._markdown.feed(text)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_REFRESH_SECONDS, self._refresh)
-
-    @override
-    def progress(self, text: str) -> None:
-        show_status(text)
 
     @override
     def end(self) -> None:

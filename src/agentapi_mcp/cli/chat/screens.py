@@ -15,7 +15,7 @@ from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.cli.chat.clients import ChatClient, Following
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import ChatReply
-from agentapi_mcp.cli.terminal import print_err, print_out, print_prompt, show_status
+from agentapi_mcp.cli.terminal import print_err, print_out, print_prompt
 
 _READ_BYTES = 65_536
 _MOST_OF_A_LINE = 4095  # bytes that a terminal passes on of a line; the rest of it is lost
@@ -38,10 +38,6 @@ class Answer(Protocol):
 
     def add(self, text: str) -> None:
         """Show a piece of it."""
-        ...
-
-    def progress(self, text: str) -> None:
-        """Tell how far it is, of one that comes as a whole."""
         ...
 
     def end(self) -> None:
@@ -94,19 +90,13 @@ class Screen(Protocol):
 class PlainAnswer(Answer):
     """An answer that is printed as it comes."""
 
-    def __init__(self, *, shows_progress: bool) -> None:
+    def __init__(self) -> None:
         self._open = False
-        self._shows_progress = shows_progress
 
     @override
     def add(self, text: str) -> None:
         print_out(text, end="")
         self._open = not text.endswith("\n")
-
-    @override
-    def progress(self, text: str) -> None:
-        if self._shows_progress:
-            show_status(text)
 
     @override
     def end(self) -> None:
@@ -127,7 +117,7 @@ async def followed(
         answer.add(text)
 
     try:
-        reply = await client.send(options, message, Following(interrupted, show, answer.progress))
+        reply = await client.send(options, message, Following(interrupted, show))
         if not streamed and reply.text:
             answer.add(reply.text)
     finally:
@@ -138,8 +128,7 @@ async def followed(
 class LineScreen(Screen):
     """A terminal that reads and prints lines, and is never asked to move its cursor: a dumb one, or a reader's."""
 
-    def __init__(self, *, shows_progress: bool) -> None:
-        self._shows_progress = shows_progress
+    def __init__(self) -> None:
         self._fd = sys.stdin.fileno()
         self._unread = b""
         self._interrupted = asyncio.Event()
@@ -197,7 +186,7 @@ class LineScreen(Screen):
 
     @override
     def answer(self) -> Answer:
-        return PlainAnswer(shows_progress=self._shows_progress)
+        return PlainAnswer()
 
     async def _read_line(self, prompt: str) -> str | None:
         while True:

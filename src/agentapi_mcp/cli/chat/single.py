@@ -21,7 +21,7 @@ from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import Answer, PlainAnswer, followed
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, error_fields, print_json
 from agentapi_mcp.cli.replies import ChatReply
-from agentapi_mcp.cli.terminal import is_plain, print_err, print_fact, show_status
+from agentapi_mcp.cli.terminal import is_plain, print_err, print_fact
 from agentapi_mcp.core.conversations.requests import MAX_MESSAGE_BYTES
 
 _MOST_PIPED = MAX_MESSAGE_BYTES + 100  # a mark of the encoding and ends of lines do not count
@@ -102,7 +102,7 @@ def _answer(options: ChatOptions) -> Answer:
     if options.as_json:
         return _Unshown()
     if options.screen_reader or is_plain():
-        return PlainAnswer(shows_progress=not options.screen_reader)
+        return PlainAnswer()
     answer: Answer = _load("rendering").markdown_answer()
     return answer
 
@@ -113,10 +113,6 @@ class _Unshown(Answer):
     @override
     def add(self, text: str) -> None:
         pass
-
-    @override
-    def progress(self, text: str) -> None:
-        show_status(text)
 
     @override
     def end(self) -> None:
