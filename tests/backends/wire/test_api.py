@@ -20,7 +20,7 @@ from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.http import Body, Deadlines, HttpClient, HttpRequest
 from agentapi_mcp.backends.wire.options import HttpOptions, read_options
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.testing.hosts import FakeHost
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
@@ -160,7 +160,10 @@ async def test_a_check_is_timed_and_says_what_is_wrong() -> None:
     statuses = {BackendFault.RATE_LIMIT: HealthStatus.DEGRADED}
     assert await measure(clock, well, {}) == HealthCheck(status=HealthStatus.HEALTHY, latency=timedelta(seconds=3))
     assert (await measure(clock, spent, {})).status is HealthStatus.UNHEALTHY
-    assert await measure(clock, busy, statuses) == HealthCheck(status=HealthStatus.DEGRADED, error="Busy.")
+    advice = FAULT_ADVICE[BackendFault.RATE_LIMIT].next_step
+    assert await measure(clock, busy, statuses) == HealthCheck(
+        status=HealthStatus.DEGRADED, error="Busy.", fault=BackendFault.RATE_LIMIT, next_step=advice
+    )
     assert (await measure(clock, busy, {})).status is HealthStatus.UNHEALTHY
 
 
