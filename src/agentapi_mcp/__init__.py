@@ -3,8 +3,7 @@
 From Python, `agentapi_mcp.connect()` opens a client of it: see `agentapi_mcp.client`.
 """
 
-from typing import TYPE_CHECKING  # noqa: TID251  # for type checkers, what `__getattr__` imports only where it is used
-
+TYPE_CHECKING = False  # type checkers take it for true; `typing` itself is slow to import
 if TYPE_CHECKING:
     from agentapi_mcp.client import connect as connect
 

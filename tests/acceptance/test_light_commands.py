@@ -80,8 +80,9 @@ RUNS = {
     "uninstall --help": COPYING,
 }
 SERVERS = {"serve"}
-# Packages that say themselves what they need: a store that is optional, and the tests for others' backends.
-_WITH_LIBRARIES = {"agentapi_mcp.stores.redis", "agentapi_mcp.testing"}
+# Packages that say themselves what they need: a store that is optional, the tests for others' backends, and what Python
+# programs import.
+_WITH_LIBRARIES = {"agentapi_mcp.client", "agentapi_mcp.stores.redis", "agentapi_mcp.testing"}
 
 
 async def run(program: str, home: Path, command: str) -> str:

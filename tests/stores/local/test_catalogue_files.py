@@ -319,7 +319,12 @@ def test_an_agent_may_be_reached_otherwise(tmp_path: Path) -> None:
     [agent] = load(tmp_path, text, {"KEY": SECRET}).agents
     assert (agent.backend, agent.missing) == ("ccrouter", ("PLACE is not set",))
     assert agent.otherwise == AgentDeclaration(
-        name="a", backend="openai", description="one", options={"api_key": SECRET}, variables=("KEY",)
+        name="a",
+        backend="openai",
+        description="one",
+        options={"api_key": SECRET},
+        variables=("KEY",),
+        key_variables=("KEY",),
     )
     assert SECRET not in repr(agent)
 

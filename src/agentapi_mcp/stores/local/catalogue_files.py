@@ -365,7 +365,7 @@ class _Variables:
 
 def _sha256(agents: tuple[AgentDeclaration, ...]) -> str:
     content = [
-        asdict(replace(agent, options={}, missing=(), variables=(), lacks_key=False, otherwise=None))
+        asdict(replace(agent, options={}, missing=(), variables=(), key_variables=(), lacks_key=False, otherwise=None))
         for agent in agents
     ]
     return hashlib.sha256(json.dumps([_FORMAT, content], default=str, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,7 @@ from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.presentation.text import shown
 from agentapi_mcp.web.requests import PRINCIPAL
 
-TOOLSETS, _MOST_FIELDS = "toolsets", 20  # the parameter of the address, and of how many it may be one
+TOOLSETS = "toolsets"  # the parameter of the address
 
 
 def chosen_toolsets(scope: Mapping[str, object]) -> frozenset[str] | None:
@@ -42,10 +42,7 @@ def toolsets_in(scope: Mapping[str, object]) -> list[str] | None:
     query = scope.get("query_string")
     if not isinstance(query, bytes) or not query:
         return None
-    try:
-        values = parse_qs(query.decode("latin-1"), max_num_fields=_MOST_FIELDS).get(TOOLSETS)
-    except ValueError:
-        raise MCPError(INVALID_PARAMS, f"The address has more than {_MOST_FIELDS} parameters behind its ?.") from None
+    values = parse_qs(query.decode("latin-1")).get(TOOLSETS)
     if values is None:
         return None
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
