@@ -183,7 +183,7 @@ async def test_a_server_of_this_machine_needs_no_key_and_gives_all_of_its_models
 async def test_what_answers_on_a_port_is_told_for_what_it_is(tmp_path: Path) -> None:
     async with Lister() as peer:
         here = Provider(title="Here", base_url=peer.url, key_variable="HERE_KEY")
-        said = f"answers, but wants a key (--key-env), at {peer.url}"
+        said = f"answers at {peer.url}, and wants a key: HERE_KEY is not set"
         assert await agent_files.state_of("here", here, {}) == said
         assert "small" in await agent_files.state_of("here", here, {"HERE_KEY": KEY})
         other = Provider(title="Here", base_url=peer.origin, key_variable="HERE_KEY")

@@ -103,4 +103,4 @@ async def test_a_local_server_that_wants_a_key_is_said_to_answer() -> None:
         assert await agent_files.state_of("here", here, {"HERE_KEY": "other"}) == f"{at}, and refuses HERE_KEY"
         assert await agent_files.state_of("here", here, {"HERE_KEY": KEY}) == f"{at}: small, large"
         nameless = Provider(title="Here", base_url=here.base_url)
-        assert await agent_files.state_of("here", nameless, {}) == f"{at}, and wants a key"
+        assert await agent_files.state_of("here", nameless, {}) == f"{at}, and wants a key (--key-env NAME)"

@@ -85,8 +85,8 @@ async def state_of(name: str, provider: Provider, environ: Mapping[str, str]) ->
         return f"does not answer at {provider.base_url}"
     except BackendError as exc:
         if exc.fault in _REFUSALS:
-            lacks = f"refuses {provider.key_variable}" if key else "wants a key"
-            return f"answers at {provider.base_url}, and {lacks}" + (f": {of_key}" if of_key and not key else "")
+            wants = f"wants a key: {of_key}" if of_key else "wants a key (--key-env NAME)"
+            return f"answers at {provider.base_url}, and {f'refuses {provider.key_variable}' if key else wants}"
         return f"{'does not answer' if exc.fault in _SILENT else 'something else answers'} at {provider.base_url}"
     return f"answers at {provider.base_url}: {listed([each.model_id for each in models][:5]) or 'no model'}"
 
