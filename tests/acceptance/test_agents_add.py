@@ -434,8 +434,8 @@ async def test_what_cannot_be_synced_is_told(
         assert (tmp_path / "agents.toml").read_text(encoding="utf-8") == SYNCED % peer.url
 
 
-async def test_a_list_with_which_the_file_would_be_wrong_is_not_written(tmp_path: Path) -> None:
-    async with Lister(models=[{"id": "i", "context_length": 2 * 10**9}]) as peer:
+async def test_a_model_that_the_file_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    async with Lister(models=[{"id": "i" * 300}, {"id": "a\ud800b"}]) as peer:
         file = tmp_path / "agents.toml"
         file.write_text(SYNCED % peer.url, encoding="utf-8")
         env = home_env(tmp_path, HOUSE_KEY=KEY)
