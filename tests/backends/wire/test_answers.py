@@ -132,7 +132,7 @@ def test_a_provider_cannot_fill_the_warning(form: Format) -> None:
 
 @FORMATS
 def test_an_event_of_thousands_of_lines_is_not_read_line_by_line(form: Format) -> None:
-    outcome = read(form, b"data: {}\n" * 1_001 + b"\n")
+    outcome = read(form, b'data: "w"\n' * 1_001 + b"\n")
     assert str(outcome.error) == "A part of the provider's answer is not JSON."
 
 
