@@ -325,6 +325,18 @@ async def test_an_uninstallation_says_what_goes_and_leaves_what_is_the_users(hom
     assert not home.path.exists()
 
 
+async def test_what_is_the_users_in_folders_of_our_names_stays(home: SharedHome) -> None:
+    mine = [home.path / name / "mine" / "file" for name in ("bin", "owners", "run")]
+    for path in mine:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine\n", encoding="utf-8")
+    (home.path / "chat-history.jsonl").write_text("", encoding="utf-8")
+    gone = json.loads((await done(environ(home), "uninstall", "--yes", "--json")).out)
+    assert [path.is_file() for path in mine] == [True, True, True]
+    assert [each["path"] for each in gone["kept"]] == [str(path.parents[1]) for path in mine]
+    assert not (home.path / "chat-history.jsonl").exists()
+
+
 async def test_an_export_has_everything_of_ones_own_to_be_read(home: SharedHome, tmp_path: Path) -> None:
     file = tmp_path / "mine.zip"
     said = await done(environ(home), "export", str(file), "--json")

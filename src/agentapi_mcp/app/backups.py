@@ -157,10 +157,10 @@ async def restore(
         StoreError: it cannot be loaded.
     """
     check_version(backup)
+    known = await known_keys(settings)  # what cannot be read is told before anything is changed
     async with owner_alone(settings, environ) as owner:
         secrets = await load_into(owner, backup, report)
     config, kept = await asyncio.to_thread(_write_config, settings, environ, backup.config())
-    known = await known_keys(settings)
     if keys is not None:
         known |= {key.id for key in parse_keys(keys, "the backup")}
     return Restored(backup.manifest, secrets, _lost(secrets, known), config, kept)
@@ -180,10 +180,11 @@ async def move(
         async with owner_alone(settings, environ) as owner:
             await copies.refuse_users(owner.url, owner.variable)
         await make_backup(settings, environ, path, report)
+        known = await known_keys(settings)
         with open_backup(path) as backup:
             check_version(backup)
             secrets = await load_into(target, backup, reported_load)
-            return Restored(backup.manifest, secrets, _lost(secrets, await known_keys(settings)))
+            return Restored(backup.manifest, secrets, _lost(secrets, known))
 
 
 async def look_at_existing(settings: Settings, environ: Mapping[str, str]) -> Place:
@@ -345,7 +346,7 @@ def _write_config(
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        return None, None if path.read_bytes() == content else path
+        return None, None if path.is_file() and path.read_bytes() == content else path
     except OSError:
         return None, path
     with os.fdopen(descriptor, "wb") as file:

@@ -110,8 +110,10 @@ def _indented(line: str) -> str:
 
 def _remove_run(environ: Mapping[str, str]) -> None:
     """Remove the sockets of shared servers where they are not in the home."""
-    run = run_of(Environment({os.fsencode(key): os.fsencode(value) for key, value in environ.items()}).home())
-    shutil.rmtree(run, ignore_errors=True)
+    home = Environment({os.fsencode(key): os.fsencode(value) for key, value in environ.items()}).home()
+    run = run_of(home)
+    if Path(run).parent != Path(os.fsdecode(home)):  # there, it is a part of the home, and may be the user's
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def _print_rest(settings: Settings, environ: Mapping[str, str], entries: Sequence[Entry], kept: Sequence[Part]) -> None:

@@ -129,6 +129,16 @@ def test_binaries_that_were_brought_run_where_they_are(home: SharedHome) -> None
         other.remove()
 
 
+def test_other_folders_beside_the_binaries_stay(home: SharedHome) -> None:
+    mine, unfinished = home.path / "bin" / "mine", home.path / "bin" / f"new-{'0' * 32}"
+    for folder in (mine, unfinished):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("")
+    home.path.chmod(0o711)
+    start_once(home)
+    assert ((mine / "file").exists(), unfinished.exists()) == (True, False)
+
+
 def test_python_without_binaries_says_which_to_take(home: SharedHome) -> None:
     program = f"""
 import pathlib

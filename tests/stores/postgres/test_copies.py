@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from io import BytesIO
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -24,6 +25,7 @@ from agentapi_mcp.stores.postgres.copies import (
     refuse_users,
     remove,
 )
+from agentapi_mcp.stores.postgres.database import APPLICATION
 from agentapi_mcp.stores.postgres.migrate import Plan, migrate
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from tests.conftest import DatabaseUrls
@@ -31,6 +33,10 @@ from tests.support.databases import Template, created
 from tests.support.filled import OTHER, USER, fill
 
 PLAN = Plan(VERSION)
+SESSION = """
+INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at)
+VALUES ($1, $2, '{}', '{}', NULL)
+"""
 TABLES = """
 SELECT format('%s.%s', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname IN ('public', 'agentapi') AND c.relkind IN ('r', 'p', 'f', 'm') AND NOT c.relispartition
@@ -224,6 +230,16 @@ async def test_nothing_is_loaded_or_removed_under_a_program(own_database: Databa
     await refuse_users(another.owner, None)
 
 
+async def test_a_program_is_known_also_by_a_superusers_login(another: DatabaseUrls, template: Template) -> None:
+    url = urlsplit(template.admin)._replace(path=urlsplit(another.owner).path).geturl()
+    async with connected(url):
+        await refuse_users(another.owner, None)  # somebody who looks after the server
+    async with connected(url) as connection:
+        await connection.execute(f"SET application_name = '{APPLICATION}tests'")
+        with pytest.raises(StoreBusyError, match="1 connection"):
+            await refuse_users(another.owner, None)
+
+
 async def test_a_program_that_came_meanwhile_undoes_a_load(own_database: DatabaseUrls, another: DatabaseUrls) -> None:
     await fill(own_database.owner)
     copy, _ = await copy_of(own_database.owner)
@@ -259,6 +275,16 @@ async def test_a_place_is_empty_that_has_what_a_first_start_writes(own_database:
         await connection.execute("TRUNCATE public.profiles, public.organizations, public.chat_sessions CASCADE")
         await connection.execute("DELETE FROM agentapi.idempotency_keys")
     assert await find_contents(own_database.owner, None) == {}
+    async with connected(own_database.owner) as connection:
+        ann = await connection.fetchval("INSERT INTO public.profiles (full_name) VALUES ('Ann') RETURNING id")
+        # What clients leave by themselves stands in the same table.
+        await connection.execute(SESSION, ann, "client")
+    assert await find_contents(own_database.owner, None) == {}
+    async with connected(own_database.owner) as connection:
+        await connection.execute(SESSION, ann, f"oauth/{ann}")
+    assert (await find_contents(own_database.owner, None))["public.mcp_sessions"] == 2
+    async with connected(own_database.owner) as connection:
+        await connection.execute("DELETE FROM public.profiles")
     async with connected(own_database.owner) as connection:
         await connection.execute("INSERT INTO public.profiles (full_name) VALUES ('Ann'), ('Bo')")
     assert (await find_contents(own_database.owner, None))["public.profiles"] == 2

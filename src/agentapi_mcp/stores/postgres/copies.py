@@ -11,7 +11,7 @@ import asyncpg
 from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.conversations.models import SettlingRule
-from agentapi_mcp.stores.postgres.database import Connection
+from agentapi_mcp.stores.postgres.database import APPLICATION, Connection
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED
 from agentapi_mcp.stores.postgres.migrate import Plan, begin_migration, run_within
 from agentapi_mcp.stores.postgres.orphans import settle
@@ -76,11 +76,15 @@ SELECT w AS name FROM unnest($1::text[]) AS w
    AND NOT EXISTS (SELECT FROM agentapi.facts f WHERE f.name = w AND f.value = 'ours')
  ORDER BY w
 """
-# Without superusers, who are members of every role, and who look after a server.
+# A start writes the sessions of clients into the same table.
+_ACCOUNTS: LiteralString = "SELECT count(*) FROM public.mcp_sessions WHERE session_id LIKE 'oauth/%'"
+# Without superusers, who are members of every role, and who look after a server; but the program itself, whoever it is.
 _USERS: LiteralString = """
 SELECT count(*) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
- WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND NOT r.rolsuper
-   AND EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'agentapi_system' AND pg_has_role(r.oid, s.oid, 'MEMBER'))
+ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+   AND (a.application_name LIKE $1 || '%'
+     OR NOT r.rolsuper
+    AND EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'agentapi_system' AND pg_has_role(r.oid, s.oid, 'MEMBER')))
 """
 # Functions and the table of roles stay where others may use them; `agentapi` goes first, with its policies.
 _REMOVE = """
@@ -305,7 +309,12 @@ async def find_contents(url: str, variable: str | None) -> Mapping[str, int]:
                 table.name: int(await connection.fetchval(f"SELECT count(*) FROM ({table.query}) AS t") or 0)  # noqa: S608  # quoted by the server
                 for table in await copied_tables(connection)
             }
-    if all(not rows or name in _WRITTEN_BY_STARTS for name, rows in counts.items()) and counts["public.profiles"] <= 1:
+            accounts = int(await connection.fetchval(_ACCOUNTS) or 0)
+    if (
+        not accounts
+        and all(not rows or name in _WRITTEN_BY_STARTS for name, rows in counts.items())
+        and counts["public.profiles"] <= 1
+    ):
         return {}
     return {name: rows for name, rows in counts.items() if rows}
 
@@ -316,7 +325,7 @@ async def _has_program(connection: _Connection) -> bool:
 
 async def _refuse_users(connection: _Connection) -> None:
     await connection.fetchval("SELECT pg_stat_clear_snapshot()")  # else a transaction sees who was there at first
-    users = int(await connection.fetchval(_USERS) or 0)
+    users = int(await connection.fetchval(_USERS, APPLICATION) or 0)
     if users:
         raise StoreBusyError(
             f"The program works with this database ({users} connection{'s' if users > 1 else ''}): end `serve`, quit "

