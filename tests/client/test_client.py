@@ -166,6 +166,55 @@ async def test_a_program_that_gives_up_stops_the_turn(way: str, edge_home: Path)
         assert asked(scene.peer) == 1
 
 
+@pytest.mark.parametrize("way", ["iterate", "await"])
+async def test_an_answer_that_was_given_up_says_so_to_who_asks_again(way: str, edge_home: Path) -> None:
+    async with open_scene(edge_home) as scene:
+        answer = scene.ask("[[slow]]")
+        scene.peer.steps.release(3)
+        async with aclosing(aiter(answer)) as pieces:
+            await anext(pieces)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await answer
+        await scene.peer.client_gone()
+        with pytest.raises(ConnectionLostError, match="given up") as raised:
+            await (_note(answer, lambda _: None) if way == "iterate" else answer)
+        assert raised.value.turn_id == answer.turn_id
+
+
+async def test_giving_up_stops_a_turn_that_is_only_looked_at(edge_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentapi_mcp.client.wire.WAIT_SECONDS", 1)  # else it takes four minutes
+    async with open_scene(edge_home) as scene:
+        answer = scene.ask("[[slow]]")
+        async with aclosing(aiter(answer)) as pieces:
+            while not answer.is_begun:  # a piece each tenth of a second at most, of a hundred
+                scene.peer.steps.release()
+                await anext(pieces)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await answer
+        await scene.peer.client_gone()
+        assert asked(scene.peer) == 1
+
+
+async def test_what_no_message_can_hold_is_refused_alone(edge_home: Path) -> None:
+    async with open_scene(edge_home) as scene:
+        other = scene.ask()
+        with pytest.raises(RefusedError, match="half of a character"):
+            await scene.agents.chat("bad \ud800", agent="droid")
+        assert (await other).status == "completed"
+
+
+async def test_a_message_that_is_asked_anew_has_a_key_too(edge_home: Path) -> None:
+    async with open_scene(edge_home) as scene:
+        message = uuid4().hex
+        first = scene.agents.chat(message, agent="droid")
+        again = scene.agents.chat(message, agent="droid", new=True)
+        assert (await first).turn_id != (await again).turn_id
+        assert first.arguments["idempotency_key"] != again.arguments["idempotency_key"]
+        assert again.arguments["idempotency_key"] is not None
+
+
 async def test_a_key_of_ones_own_finds_the_turn_again(edge_home: Path) -> None:
     async with open_scene(edge_home) as scene:
         key, message = uuid4().hex, uuid4().hex

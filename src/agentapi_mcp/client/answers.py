@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from agentapi_mcp.client.errors import ConnectionLostError, TurnError
+from agentapi_mcp.client.errors import ClientError, ConnectionLostError, TurnError
 from agentapi_mcp.client.turns import Turn
 from agentapi_mcp.client.wire import Wire
 from agentapi_mcp.presentation.models import CancelOut
@@ -24,9 +24,9 @@ class Answer:
     once, however often.
 
     Raises, where it is iterated over or awaited:
-        RefusedError: the server refused the message, which was not sent on to the agent.
+        RefusedError: the server refused the message.
         TurnError: the turn ended without a whole answer. It comes after the pieces of what was said.
-        ConnectionLostError: the server is gone.
+        ConnectionLostError: the server is gone, or the wait for this answer was given up before.
     """
 
     wire: Wire = field(repr=False)
@@ -35,6 +35,7 @@ class Answer:
     turn_id: str | None = None  # known from soon after the message was sent
     known: int = 0  # how many characters of the reply do not come, since the program has them
     text: str = ""  # what has come so far
+    is_begun: bool = False  # whether the server has answered once: the turn runs, or has ended
     _asking: asyncio.Task[Turn | Exception] | None = field(default=None, repr=False)
     _more: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
@@ -92,11 +93,25 @@ class Answer:
         try:
             return await waiting
         except asyncio.CancelledError:
-            asking = self._begin()
-            asking.cancel()
-            with suppress(asyncio.CancelledError):
-                await asking
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() == 0:  # it was given up before, or by another task
+                raise self._lost("The wait for this answer was given up.") from None
+            await self._give_up()
             raise
+
+    async def _give_up(self) -> None:
+        asking = self._begin()
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        # While `chat` itself waits, its cancellation stops the turn; later there is only a call that looks at it.
+        if self.tool == "chat" and self.is_begun and self.turn_id is not None:
+            with suppress(ClientError):
+                await self.wire.cancel(self.turn_id)
+
+    def _lost(self, message: str) -> ConnectionLostError:
+        key = self.arguments.get("idempotency_key")
+        return ConnectionLostError(message, self.turn_id, None if key is None else str(key))
 
     async def _outcome(self) -> Turn | Exception:
         try:
@@ -106,6 +121,7 @@ class Answer:
 
     async def _ask(self) -> Turn:
         turn = await self._told(self.tool, self.arguments)
+        self.is_begun = True
         joined = turn.joined
         while turn.status in _RUNNING:
             turn = await self._told("get_turn", {"turn_id": turn.turn_id})
@@ -117,8 +133,7 @@ class Answer:
         try:
             turn = await self.wire.turn_call(tool, arguments, self.known + len(self.text), self._hear)
         except ConnectionLostError as exc:
-            key = arguments.get("idempotency_key")
-            raise ConnectionLostError(str(exc), self.turn_id, None if key is None else str(key)) from exc
+            raise self._lost(str(exc)) from exc
         self.turn_id = turn.turn_id
         return turn
 

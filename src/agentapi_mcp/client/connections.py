@@ -58,8 +58,9 @@ class AgentClient:
         Without an `idempotency_key` the message gets one of its own: two calls with the same message are two turns.
         """
         arguments: dict[str, object] = {"message": message, **options}
-        if options.get("idempotency_key") is None and not options.get("new"):
-            arguments["idempotency_key"] = str(uuid4())
+        if options.get("idempotency_key") is None:
+            # A key that nobody else has asks anew by itself, and finds the turn where the connection is lost.
+            arguments |= {"idempotency_key": str(uuid4()), "new": None}
         return Answer(self._wire, "chat", arguments)
 
     def ask(self, arguments: Mapping[str, object]) -> Answer:

@@ -1,7 +1,7 @@
 """What can go wrong for a program that asks agents.
 
 ClientError
-├── RefusedError         the server refused the call: nothing was asked
+├── RefusedError         the server refused the call, in words that say why
 ├── TurnError            the turn ended without a whole answer; it has the turn, with its bill
 └── ConnectionLostError  what became of the turn is not known here: it is taken up again by its id
 """
@@ -14,9 +14,10 @@ class ClientError(Exception):
 
 
 class RefusedError(ClientError):
-    """The server refused a call: an argument, a right, a limit. `code` is its stable name, where the server gave one.
+    """The server refused a call: an argument, a right, a limit, or what it cannot do now.
 
-    `retry_after_seconds` says when to come back, where that is known.
+    `code` is its stable name, where the server gave one; `retry_after_seconds` says when to come back, where that is
+    known.
     """
 
     def __init__(self, message: str, code: str | None = None, retry_after_seconds: float | None = None) -> None:

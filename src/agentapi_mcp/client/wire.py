@@ -18,7 +18,6 @@ from mcp_types import (
     ProgressNotification,
     RequestParamsMeta,
     TextContent,
-    TextResourceContents,
 )
 
 from agentapi_mcp.base.json_values import as_object
@@ -29,7 +28,7 @@ from agentapi_mcp.presentation.models import CancelOut
 
 T = TypeVar("T")
 Hear = Callable[[str, int, str], None]  # a turn's id, the place of a piece in its reply, and the piece
-_WAIT_SECONDS = 240  # of one call; a turn that takes longer is asked for again
+WAIT_SECONDS = 240  # of one call; a turn that takes longer is asked for again
 
 
 @dataclass(slots=True)
@@ -62,7 +61,7 @@ class Wire:
         self.hearing[token] = hear
         meta = cast("RequestParamsMeta", {"progress_token": token, DELTAS_META_KEY: known})
         try:
-            return Turn.model_validate(await self.call(tool, {**arguments, "wait_seconds": _WAIT_SECONDS}, meta))
+            return Turn.model_validate(await self.call(tool, {**arguments, "wait_seconds": WAIT_SECONDS}, meta))
         finally:
             del self.hearing[token]
 
@@ -76,6 +75,10 @@ class Wire:
             ConnectionLostError: the server is gone.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise RefusedError("An argument holds half of a character (a lone surrogate): nothing was sent.") from None
         result = await self._answered(lambda client: client.call_tool(tool, given, meta=meta))
         if result.structured_content is None:
             raise RefusedError(_text(result))
@@ -86,19 +89,21 @@ class Wire:
         return CancelOut.model_validate(await self.call("cancel_turn", {"turn_id": turn_id}))
 
     async def whole_reply(self, turn: Turn) -> str:
-        """Read from the transcript a reply that was cut in the result."""
-        read = await self._answered(lambda client: client.read_resource(f"{turn.transcript_uri}.json"))
-        messages = [
-            message
-            for part in read.contents
-            if isinstance(part, TextResourceContents)
-            for message in json.loads(part.text)["messages"]
-        ]
-        return next(
-            message["content"]
-            for message in reversed(messages)
-            if message["role"] == "assistant" and message["turn"]["id"] == turn.turn_id
-        )
+        """Read from the transcript, from its end on, a reply that was cut in the result.
+
+        Raises:
+            RefusedError: it is there no more.
+        """
+        cursor: object = None
+        while True:
+            arguments = {"session_id": turn.session_id, "format": "json", "cursor": cursor}
+            part = await self.call("get_transcript", arguments)
+            for message in reversed(part["document"]["messages"]):
+                if message["role"] == "assistant" and message["turn"]["id"] == turn.turn_id:
+                    return str(message["content"])
+            cursor = part["next_cursor"]
+            if cursor is None:
+                raise RefusedError(f"The reply of the turn {turn.turn_id} is no longer in its session.")
 
     async def _answered(self, call: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         if self._client is None:
