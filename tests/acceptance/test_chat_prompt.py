@@ -368,6 +368,33 @@ async def test_the_commands_that_ask(edge_home: Path, tmp_path: Path) -> None:
         assert "total $0.00042" in seen
 
 
+@pytest.mark.parametrize("way", ["prompt", "lines"])
+async def test_an_editor_has_the_keys_to_itself(way: str, edge_home: Path, tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\necho "write here"\nread -r line\nprintf "%s" "$line" > "$1"\n', encoding="utf-8")
+    editor.chmod(0o755)
+    typed = "how do I add OpenRouter to the list? " * 5
+    async with OpenAIPeer() as peer:
+
+        def act(person: Terminal) -> None:
+            person.until(PROMPT)
+            person.type("/edit\r")
+            place = person.until("write here")
+            for key in typed:
+                person.type(key)
+            person.type("\r")
+            if way == "prompt":
+                place = person.until(PROMPT, after=place)
+                person.type("\r")
+            said(person, place)
+            person.type("\x04")
+
+        options = () if way == "prompt" else ("--screen-reader",)
+        status, seen = await at(environ(edge_home, peer) | {"EDITOR": str(editor)}, act, *DROID, *options)
+        assert status == 0, seen
+        assert messages_of(peer) == [typed.rstrip()]
+
+
 def asked(person: Terminal, message: str) -> int:
     """Ask at the first prompt."""
     place = person.until(PROMPT)

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from agentapi_mcp.cli.chat.markdown_stream import MarkdownStream
+from tests.support.visibility import hides_something
 
 ANSWER = """# The title
 
@@ -135,6 +136,13 @@ def test_nothing_but_styles_and_lines_is_written(text: str) -> None:
     for each in (text, f"\x1b[2J\x1b]0;title\x07{text}\r"):
         left = unstyled(shown(list(each))[-1])
         assert not [character for character in left if ord(character) < 32 and character not in "\n\t"]
+
+
+@pytest.mark.parametrize(
+    "text", ["rm &#x202E;fdp.exe", "a&#x200b;b", "| a |\n|---|\n| &#xE0041; |", "[x](http://a&#x202E;b)"]
+)
+def test_nothing_is_hidden_in_an_entity(text: str) -> None:
+    assert not hides_something(shown([text], colours=None)[-1].replace("\n", ""))
 
 
 def test_without_colours_only_text_is_written() -> None:

@@ -11,6 +11,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from agentapi_mcp.cli.terminal import visible
+
 Part = tuple[str, Style]
 PLAIN = Style.null()
 _BOLD, _ITALIC, _STRUCK = Style(bold=True), Style(italic=True), Style(strike=True)
@@ -182,7 +184,10 @@ class _Lines:
 
 
 def inline_parts(tokens: Sequence[Token], style: Style) -> Iterator[Part]:
-    """Return text with styles; a line break is a part of its own."""
+    """Return text with styles; a line break is a part of its own.
+
+    What is hidden in the source as an entity, such as `&#x202E;`, is shown for what it is, as in the source.
+    """
     styles, targets = [style], list[str]()
     for token in tokens:
         if token.nesting > 0:
@@ -191,9 +196,10 @@ def inline_parts(tokens: Sequence[Token], style: Style) -> Iterator[Part]:
         elif token.nesting < 0:
             styles.pop()
             if target := targets.pop():
-                yield f" ({target})", styles[-1] + _FAINT
+                yield visible(f" ({target})"), styles[-1] + _FAINT
         else:
-            yield _text_of(token, styles[-1])
+            text, its_style = _text_of(token, styles[-1])
+            yield visible(text), its_style
 
 
 def _text_of(token: Token, style: Style) -> Part:

@@ -103,7 +103,8 @@ class PromptScreen(Screen):
     @override
     @contextmanager
     def released(self) -> Generator[None]:
-        with self._input.cooked_mode():
+        # Else both read, and each gets some of the keys.
+        with self._input.detach(), self._input.cooked_mode():
             yield
 
     @override

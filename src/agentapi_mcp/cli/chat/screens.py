@@ -154,8 +154,14 @@ class LineScreen(Screen):
     @override
     @contextmanager
     def released(self) -> Generator[None]:
-        with self._attributes(_is_usual):
-            yield
+        loop = asyncio.get_running_loop()
+        was_reading = loop.remove_reader(self._fd)  # else both read, and each gets some of the keys
+        try:
+            with self._attributes(_is_usual):
+                yield
+        finally:
+            if was_reading:
+                loop.add_reader(self._fd, self._read_ahead)
 
     @override
     @contextmanager

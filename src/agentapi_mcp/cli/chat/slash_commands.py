@@ -276,7 +276,8 @@ class SlashCommands:
 
     async def _edit(self, interrupted: asyncio.Event) -> None:
         conversation = self.conversation
-        text = await asyncio.to_thread(self._edited)
+        with conversation.screen.released():
+            text = await asyncio.to_thread(self._edited)
         if not text.strip():
             print_err("The file was empty: nothing was sent.")
         elif conversation.screen.edits:
@@ -291,8 +292,7 @@ class SlashCommands:
         os.close(descriptor)
         path = Path(name)
         try:
-            with self.conversation.screen.released():
-                done = subprocess.run([*shlex.split(editor), name], env=dict(self._environ), check=False)  # noqa: S603  # the user's editor
+            done = subprocess.run([*shlex.split(editor), name], env=dict(self._environ), check=False)  # noqa: S603  # the user's editor
             if done.returncode != 0:
                 raise InvalidRequestError(f"{editor} ended with status {done.returncode}: nothing was sent.")
             return path.read_text(encoding="utf-8").rstrip("\n")
