@@ -58,6 +58,41 @@ async def test_nothing_moves_the_cursor(
         assert not MOVES.search(seen), seen
 
 
+async def test_a_message_of_many_lines_is_sent_whole_or_not(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+
+        def act(person: Terminal) -> None:
+            person.until("droid > ")
+            person.type('"""\rone\r' + "x" * 4000 + "y" * 1000 + '\rtwo\r"""\r')
+            place = person.until("Nothing was sent, since a line of the message was refused.")
+            place = person.until("droid > ", after=place)
+            person.type('"""\rone\r\x04')
+            place = person.until("Nothing was sent.", after=place)
+            person.until("droid > ", after=place)
+            person.type("\x04")
+
+        status, seen = await at(environ(edge_home, peer), act, "chat", "--agent", "droid", "--screen-reader")
+        assert status == 0, seen
+        assert peer.exchanges == []
+
+
+async def test_ctrl_c_works_after_ctrl_d_while_an_answer_comes(edge_home: Path) -> None:
+    async with OpenAIPeer(pace=Steps()) as peer:
+        loop = asyncio.get_running_loop()
+
+        def act(person: Terminal) -> None:
+            person.until("droid > ")
+            person.type("[[slow]]\r")
+            asyncio.run_coroutine_threadsafe(peer.received(path="/chat/completions"), loop).result(30)
+            person.type("\x04")
+            person.type("\x03")
+            person.until("total ")
+
+        status, seen = await at(environ(edge_home, peer), act, "chat", "--agent", "droid", "--screen-reader")
+        assert status == 0, seen
+        await peer.client_gone()
+
+
 @KINDS
 async def test_ctrl_c_stops_an_answer_and_what_was_typed_meanwhile_waits(
     extra: dict[str, str], option: tuple[str, ...], edge_home: Path

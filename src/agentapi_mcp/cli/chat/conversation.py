@@ -61,7 +61,8 @@ class Conversation:
     def _take(self, reply: ChatReply) -> None:
         self.reply = reply
         self.answering = str(reply.turn["agent"])
-        self.options = replace(self.options, session_id=reply.session_id)
+        # The key, and whether to ask anew, are those of the first message.
+        self.options = replace(self.options, session_id=reply.session_id, idempotency_key=None, retry=False, new=False)
         self.bills.add(reply.turn)
         for told in filter(None, (reply.error, reply.warning)):
             print_err(f"agentapi-mcp: {told}")

@@ -133,6 +133,8 @@ class LineScreen(Screen):
         self._unread = b""
         self._interrupted = asyncio.Event()
         self._following: asyncio.Event | None = None
+        self._is_at_end = False  # Ctrl-D was pressed while an answer came
+        self._is_refused = False  # a line that cannot be a part of a message
 
     @property
     @override
@@ -181,9 +183,19 @@ class LineScreen(Screen):
         line = await self._read_line(f"{name} > ")
         if line != _MANY:
             return line
-        lines = list[str]()
-        while (line := await self._read_line("")) not in {None, _MANY}:
-            lines.append(str(line))
+        return await self._read_many() or await self.read(name)
+
+    async def _read_many(self) -> str | None:
+        """Read the lines up to the one that ends them; None where they are not the whole message."""
+        lines, self._is_refused = list[str](), False
+        while (line := await self._read_line("")) != _MANY:
+            if line is None:  # Ctrl-D
+                print_err("Nothing was sent.")
+                return None
+            lines.append(line)
+        if self._is_refused:
+            print_err("Nothing was sent, since a line of the message was refused.")
+            return None
         return "\n".join(lines)
 
     @override
@@ -213,12 +225,17 @@ class LineScreen(Screen):
                 self._suspend()
             elif (text := _text(line)) is not None:
                 return text
+            else:
+                self._is_refused = True
 
     def _end_of_line(self) -> int | None:
         return next((place for place, byte in enumerate(self._unread) if byte in _ENDS), None)
 
     async def _read_more(self) -> bool:
         """Read what is there, or Ctrl-C for the signal of it; return False at the end of input."""
+        if self._is_at_end:
+            self._is_at_end = False
+            return False
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._fd, readable.set)
         try:
@@ -235,8 +252,10 @@ class LineScreen(Screen):
 
     def _read_ahead(self) -> None:
         typed = os.read(self._fd, _READ_BYTES)
-        if not typed:
-            asyncio.get_running_loop().remove_reader(self._fd)
+        if not typed:  # Ctrl-D, which leaves at the prompt; a second time in a row it is the end of the terminal
+            if self._is_at_end:
+                asyncio.get_running_loop().remove_reader(self._fd)
+            self._is_at_end = True
         for byte in typed:
             if byte == _CTRL_C[0] and self._following is not None:
                 self._following.set()

@@ -157,8 +157,7 @@ class SlashCommands:
         if agent is None:
             names = listed([each.name for each in self._agents])
             raise InvalidRequestError(f"There is no agent {name}; there are: {names}.")
-        if not agent.enabled or agent.missing:
-            lacks = "; ".join(agent.missing) or "it is disabled, and the operator can enable it"
+        if (lacks := _lack(agent)) is not None:
             raise InvalidRequestError(
                 f"The agent {agent.name} cannot be used: {lacks}. "
                 f"Set that up and start the program again; until then {self.conversation.name} answers."
@@ -180,6 +179,14 @@ class SlashCommands:
             raise InvalidRequestError(_no_model(name, agent, own, named))
         if not found[0].enabled:
             raise InvalidRequestError(f"The model {name} of {found[0].agent} is disabled.")
+        agents = {each.name: each for each in await self.conversation.agents()}
+        usable = [model for model in found if _lack(agents[model.agent]) is None]
+        if not usable:
+            raise InvalidRequestError(
+                f"The model {name} cannot be used: {_lack(agents[found[0].agent])}. Set that up and start the program "
+                "again."
+            )
+        found = usable
         self.conversation.options = replace(self.conversation.options, agent=found[0].agent, model=found[0].name)
         print_err(f"The next message goes to {found[0].name} of {found[0].agent}.")
 
@@ -301,6 +308,13 @@ class SlashCommands:
         finally:
             with suppress(OSError):
                 path.unlink()
+
+
+def _lack(agent: AgentOut) -> str | None:
+    """Say why an agent cannot be used; None if it can."""
+    if agent.enabled and not agent.missing:
+        return None
+    return "; ".join(agent.missing) or "it is disabled, and the operator can enable it"
 
 
 def _line(agent: AgentOut) -> str:
