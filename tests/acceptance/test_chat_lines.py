@@ -14,6 +14,8 @@ from tests.support.peers.openai import OpenAIPeer
 from tests.support.terminals import Terminal, terminal
 
 pytestmark = pytest.mark.acceptance
+# The home is that of other tests, whose answers nobody may have heard: these messages are asked anew.
+DROID = ("chat", "--new", "--agent", "droid")
 DUMB = ({"TERM": "dumb"}, ())
 READER = ({"TERM": "xterm-256color"}, ("--screen-reader",))
 SETTING = ({"TERM": "xterm-256color", "AGENTAPI_SCREEN_READER": "true"}, ())
@@ -51,7 +53,7 @@ async def test_nothing_moves_the_cursor(
             person.type("\x03")
 
         env = {**environ(edge_home, peer), **extra}
-        status, seen = await at(env, act, "chat", "--agent", "droid", *option, *way)
+        status, seen = await at(env, act, *DROID, *option, *way)
         assert status == 0, seen
         assert 'A line of """ begins a message of many lines' in seen
         assert messages_of(peer) == ["what is **this**? [[chunks3]]", "  two\n\n\tlines"]
@@ -71,7 +73,7 @@ async def test_a_message_of_many_lines_is_sent_whole_or_not(edge_home: Path) -> 
             person.until("droid > ", after=place)
             person.type("\x04")
 
-        status, seen = await at(environ(edge_home, peer), act, "chat", "--agent", "droid", "--screen-reader")
+        status, seen = await at(environ(edge_home, peer), act, *DROID, "--screen-reader")
         assert status == 0, seen
         assert peer.exchanges == []
 
@@ -88,7 +90,7 @@ async def test_ctrl_c_works_after_ctrl_d_while_an_answer_comes(edge_home: Path) 
             person.type("\x03")
             person.until("total ")
 
-        status, seen = await at(environ(edge_home, peer), act, "chat", "--agent", "droid", "--screen-reader")
+        status, seen = await at(environ(edge_home, peer), act, *DROID, "--screen-reader")
         assert status == 0, seen
         await peer.client_gone()
 
@@ -110,7 +112,7 @@ async def test_ctrl_c_stops_an_answer_and_what_was_typed_meanwhile_waits(
             person.until("droid > ", after=place)
             person.type("\x04")
 
-        status, seen = await at({**environ(edge_home, peer), **extra}, act, "chat", "--agent", "droid", *option)
+        status, seen = await at({**environ(edge_home, peer), **extra}, act, *DROID, *option)
         assert (status, "cancelled" in seen, "Traceback" in seen) == (0, True, False), seen
 
 
@@ -127,5 +129,5 @@ async def test_a_line_that_the_terminal_cut_is_not_sent(edge_home: Path) -> None
             person.until("droid > ", after=place)
             person.type("/quit\r")
 
-        status, seen = await at({**environ(edge_home, peer), "TERM": "dumb"}, act, "chat", "--agent", "droid")
+        status, seen = await at({**environ(edge_home, peer), "TERM": "dumb"}, act, *DROID)
         assert (status, peer.exchanges) == (0, []), seen

@@ -23,7 +23,8 @@ AT_PROMPT = "droid\x1b[0m >"
 CHAT = (sys.executable, "-m", "agentapi_mcp", "chat")
 
 
-DROID = (*CHAT, "--agent", "droid")
+# The home is that of other tests, whose answers nobody may have heard: these messages are asked anew.
+DROID = (*CHAT, "--new", "--agent", "droid")
 
 
 async def at(env: dict[str, str], act: Callable[[Terminal], None], *command: str, columns: int = 80) -> tuple[int, str]:
