@@ -20,6 +20,8 @@ from mcp import Client, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 
+import agentapi_mcp
+from agentapi_mcp.client import Answer, Turn
 from agentapi_mcp.testing.http import Steps
 from tests.acceptance.test_processes import COMMAND, environ, run
 from tests.support.connect import call, fields_of, text_of
@@ -151,13 +153,17 @@ async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_hom
         async with (
             Client(f"{server.base}/mcp") as client,
             Client(sse_client(f"{server.base}/sse")) as old,
+            agentapi_mcp.connect(f"{server.base}/mcp") as agents,
             client.listen(resources_list_changed=True) as listening,
             asyncio.TaskGroup() as group,
         ):
             assert not (await call(old, "list_sessions")).is_error
+            await client.list_tools()  # else it does that after the answer, and is refused
+            answer = agents.chat(f"[[slow]] [[chunks3]] {os.urandom(4).hex()}", agent="droid")
+            written = group.create_task(_turn(answer))
             asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
             chat = group.create_task(call(client, "chat", agent="droid", message=asked))
-            await peer.received(path="/chat/completions")
+            await peer.received(2, path="/chat/completions")
             server.process.send_signal(signal.SIGTERM)
             while (await answered("GET", f"{server.base}/readyz")).status_code == 200:
                 pass
@@ -167,7 +173,12 @@ async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_hom
                 pass
             steps.release(10)
             assert fields_of(await chat)["status"] == "completed"
+            assert (await written).status == "completed"
         assert await server.process.wait() == 0
+
+
+async def _turn(answer: Answer) -> Turn:
+    return await answer
 
 
 async def test_idle_connections_are_closed_at_once_and_new_ones_are_answered_503(edge_home: Path) -> None:

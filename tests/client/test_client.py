@@ -251,12 +251,26 @@ async def test_a_turn_whose_connection_is_lost_is_taken_up_again_by_its_id(edge_
             assert (turn.status, asked(peer)) == ("completed", 1)
 
 
-def passing_to(served: Served) -> Script:
-    """Copy all bytes to a server and back. It does not hear that a client's connection is lost."""
+async def test_nothing_is_asked_for_after_an_answer_that_may_be_the_servers_last(edge_home: Path) -> None:
+    async with (
+        open_edge(edge_home, OpenAIPeer()) as edge,
+        serve_app(mcp_application(edge.server, WebOptions())) as served,
+        serving(passing_to(served)) as network,
+        agentapi_mcp.connect(f"{network.origin}/mcp") as agents,
+    ):
+        await agents.chat(edge.tag, agent="droid")
+        heard = b"".join(network.heard)
+        assert heard.count(b'"tools/list"') == heard.count(b'"tools/call"') == 1
+        assert heard.index(b'"tools/list"') < heard.index(b'"tools/call"')
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+def passing_to(served: Served) -> Script:
+    """Copy all bytes to a server and back, and note those to it. It does not hear that a client's connection is lost."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: list[bytes]) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
+                note.append(data)
                 writer.write(data)
                 await writer.drain()
 
@@ -264,8 +278,8 @@ def passing_to(served: Served) -> Script:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(served.base.rpartition(":")[2]))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(copy(line.reader, writer))
-                group.create_task(copy(reader, line.writer))
+                group.create_task(copy(line.reader, writer, line.peer.heard))
+                group.create_task(copy(reader, line.writer, []))
         finally:
             writer.transport.abort()
 

@@ -143,9 +143,12 @@ async def _opened(
         target = streamable_http_client(url, http_client=http)
     client = Client(target, client_info=Implementation(name=name, version=VERSION), message_handler=wire.hear)
     try:
-        return await stack.enter_async_context(client)
+        await stack.enter_async_context(client)
+        # Else the SDK lists the tools after the first answer, which is lost where the server is then shutting down.
+        await client.list_tools()
     except Exception as exc:
         raise _unopened(exc, url) from exc
+    return client
 
 
 def _unopened(exc: Exception, url: str | None) -> ClientError:
