@@ -126,6 +126,7 @@ async def test_a_second_interrupt_gives_no_more_time_and_every_caller_an_answer(
     env = {"AGENTAPI_SHUTDOWN_GRACE_SECONDS": "3000"}
     async with OpenAIPeer(pace=steps) as peer, serving(environ(edge_home, peer) | env) as server:
         async with Client(f"{server.base}/mcp") as client, asyncio.TaskGroup() as group:
+            await client.list_tools()  # else it does that after the answer, and may be refused
             asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
             chat = group.create_task(call(client, "chat", agent="droid", message=asked, wait_seconds=240))
             await peer.received(path="/chat/completions")

@@ -265,7 +265,7 @@ async def test_nothing_is_asked_for_after_an_answer_that_may_be_the_servers_last
 
 
 def passing_to(served: Served) -> Script:
-    """Copy all bytes to a server and back, and note those to it. It does not hear that a client's connection is lost."""
+    """Copy all bytes to a server, which are noted, and back. It does not hear that a client's connection is lost."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: list[bytes]) -> None:
         with suppress(ConnectionError):
