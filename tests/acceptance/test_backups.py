@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.auth.master_keys import new_master_key
+from agentapi_mcp.cli.chat.history import NAME
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.server.processes import stop_server
 from tests.conftest import DatabaseUrls
@@ -232,6 +233,8 @@ async def test_master_keys_travel_sealed_and_lost_ones_are_named(
     words = ("restore", str(file), "--replace", "--yes", "--keys-to", str(keys))
     assert "does not open" in await refused(environ(other), *words, stdin=b"another passphrase\n")
     assert not keys.exists()
+    nowhere = (*words[:-1], str(tmp_path / "nowhere" / "keys"))
+    assert "nowhere is no directory" in await refused(environ(other), *nowhere, stdin=PASSPHRASE)
     found = await done(environ(other), *words, "--json", stdin=PASSPHRASE)
     assert sorted(each["name"] for each in json.loads(found.out)["lost"]) == ["calendar", "ours"]
     assert keys.read_bytes() == master + b"\n"
@@ -330,11 +333,11 @@ async def test_what_is_the_users_in_folders_of_our_names_stays(home: SharedHome)
     for path in mine:
         path.parent.mkdir(parents=True)
         path.write_text("mine\n", encoding="utf-8")
-    (home.path / "chat-history.jsonl").write_text("", encoding="utf-8")
+    (home.path / NAME).write_text("", encoding="utf-8")
     gone = json.loads((await done(environ(home), "uninstall", "--yes", "--json")).out)
     assert [path.is_file() for path in mine] == [True, True, True]
     assert [each["path"] for each in gone["kept"]] == [str(path.parents[1]) for path in mine]
-    assert not (home.path / "chat-history.jsonl").exists()
+    assert not (home.path / NAME).exists()
 
 
 async def test_an_export_has_everything_of_ones_own_to_be_read(home: SharedHome, tmp_path: Path) -> None:

@@ -78,14 +78,19 @@ async def test_a_message_of_many_lines_is_sent_whole_or_not(edge_home: Path) -> 
         assert peer.exchanges == []
 
 
+def ask_slowly(person: Terminal, peer: OpenAIPeer, loop: asyncio.AbstractEventLoop) -> None:
+    """Ask, in the person's thread, and wait until the provider has been asked."""
+    person.until("droid > ")
+    person.type("[[slow]]\r")
+    asyncio.run_coroutine_threadsafe(peer.received(path="/chat/completions"), loop).result(30)
+
+
 async def test_ctrl_c_works_after_ctrl_d_while_an_answer_comes(edge_home: Path) -> None:
     async with OpenAIPeer(pace=Steps()) as peer:
         loop = asyncio.get_running_loop()
 
         def act(person: Terminal) -> None:
-            person.until("droid > ")
-            person.type("[[slow]]\r")
-            asyncio.run_coroutine_threadsafe(peer.received(path="/chat/completions"), loop).result(30)
+            ask_slowly(person, peer, loop)
             person.type("\x04")
             person.type("\x03")
             person.until("total ")
@@ -103,9 +108,7 @@ async def test_ctrl_c_stops_an_answer_and_what_was_typed_meanwhile_waits(
         loop = asyncio.get_running_loop()
 
         def act(person: Terminal) -> None:
-            person.until("droid > ")
-            person.type("[[slow]]\r")
-            asyncio.run_coroutine_threadsafe(peer.received(path="/chat/completions"), loop).result(30)
+            ask_slowly(person, peer, loop)
             person.type("/cost\r\x03")
             place = person.until("droid > /cost\r\n", after=person.until("total "))
             person.until("Together: 1 answer", after=place)

@@ -112,6 +112,13 @@ def test_a_total_says_how_many_costs_are_not_in_it() -> None:
         bills.add(reply(cost).turn)
     assert bills.total == "$1.25 and 1 unknown"
     assert bills.summary() == [
-        "droid: 3 answers, $1.25",
-        "Together: 3 answers, 33 tokens in, 0 out, $1.25 and 1 unknown.",
+        "droid: 3 answers, $1.25 and 1 unknown",
+        "Together: 3 answers, tokens in: 33, out: unknown, $1.25 and 1 unknown.",
     ]
+
+
+def test_what_nobody_knows_is_no_zero() -> None:
+    bills = Bills()
+    bills.add(reply(None).turn)
+    assert bills.summary()[0] == "droid: 1 answer, unknown"
+    assert bills.total == "unknown"

@@ -145,6 +145,11 @@ def test_nothing_is_hidden_in_an_entity(text: str) -> None:
     assert not hides_something(shown([text], colours=None)[-1].replace("\n", ""))
 
 
+def test_a_list_begins_with_its_own_number() -> None:
+    assert shown(["0. nought\n1. one\n"], colours=None)[-1].split() == ["0.", "nought", "1.", "one"]
+    assert shown(["1. one\n"], colours=None)[-1].split() == ["1.", "one"]
+
+
 def test_without_colours_only_text_is_written() -> None:
     assert "\x1b" not in shown([ANSWER], colours=None)[-1]
 

@@ -182,10 +182,10 @@ async def test_an_answer_that_was_given_up_says_so_to_who_asks_again(way: str, e
         assert raised.value.turn_id == answer.turn_id
 
 
-async def test_giving_up_stops_a_turn_that_is_only_looked_at(edge_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentapi_mcp.client.wire.WAIT_SECONDS", 1)  # else it takes four minutes
+async def test_giving_up_stops_a_turn_that_is_only_looked_at(edge_home: Path) -> None:
     async with open_scene(edge_home) as scene:
         answer = scene.ask("[[slow]]")
+        answer.wire.wait_seconds = 1  # else it takes four minutes
         async with aclosing(aiter(answer)) as pieces:
             while not answer.is_begun:  # a piece each tenth of a second at most, of a hundred
                 scene.peer.steps.release()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from agentapi_mcp.cli.terminal import print_err, visible
+from agentapi_mcp.cli.terminal import is_redrawn, print_err, terminal_width, visible
 
 _WIDTH = 24
 _EVERY = 0.1
@@ -23,12 +23,13 @@ class Progress:
     def show(self, done: int, total: int, detail: str) -> None:
         """Show how much of all is done, not more often than one can read."""
         now = time.monotonic()
-        if not sys.stderr.isatty() or now - self._shown_at < _EVERY:
+        if not is_redrawn() or now - self._shown_at < _EVERY:
             return
         self._shown_at, self._is_shown = now, True
         share = done / total if total else 1.0
         bar = "#" * round(share * _WIDTH)
-        self._write(f"{_CLEAR_LINE}{self._what} [{bar:<{_WIDTH}}] {share:4.0%} {visible(detail)[:30]}")
+        line = f"{share:4.0%} [{bar:<{_WIDTH}}] {self._what} {visible(detail)[:30]}"
+        self._write(f"{_CLEAR_LINE}{line[: terminal_width() - 1]}")  # a second row would stay
 
     def clear(self) -> None:
         """Take the bar away."""
@@ -45,7 +46,7 @@ class Progress:
 @contextmanager
 def progress(what: str) -> Generator[Progress]:
     """Show a bar until the work ends; where it cannot be drawn, say what is done."""
-    if not sys.stderr.isatty():
+    if not is_redrawn():
         print_err(f"{what} …")
     bar = Progress(what)
     try:

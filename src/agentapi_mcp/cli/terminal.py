@@ -107,6 +107,11 @@ def is_plain() -> bool:
     return _only_prints(_bare(sys.stdout))
 
 
+def is_redrawn() -> bool:
+    """Whether stderr is a terminal whose last row can be written anew."""
+    return not _only_prints(_bare(sys.stderr))
+
+
 def print_prompt(text: str) -> None:
     """Print a prompt, and not among the answers where these go elsewhere."""
     if sys.stdout.isatty():

@@ -28,7 +28,6 @@ from agentapi_mcp.presentation.models import CancelOut
 
 T = TypeVar("T")
 Hear = Callable[[str, int, str], None]  # a turn's id, the place of a piece in its reply, and the piece
-WAIT_SECONDS = 240  # of one call; a turn that takes longer is asked for again
 
 
 @dataclass(slots=True)
@@ -37,6 +36,7 @@ class Wire:
 
     group: asyncio.TaskGroup
     hearing: dict[str | int, Hear] = field(default_factory=dict[str | int, Hear])
+    wait_seconds: int = 240  # of one call; a turn that takes longer is asked for again
     _client: Client | None = None
 
     def use(self, client: Client) -> None:
@@ -61,7 +61,7 @@ class Wire:
         self.hearing[token] = hear
         meta = cast("RequestParamsMeta", {"progress_token": token, DELTAS_META_KEY: known})
         try:
-            return Turn.model_validate(await self.call(tool, {**arguments, "wait_seconds": WAIT_SECONDS}, meta))
+            return Turn.model_validate(await self.call(tool, {**arguments, "wait_seconds": self.wait_seconds}, meta))
         finally:
             del self.hearing[token]
 

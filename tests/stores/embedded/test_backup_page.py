@@ -25,6 +25,11 @@ def script(title: str) -> str:
     return str(found)
 
 
+def confirmed(title: str) -> str:
+    """Return the command of a section with the word of somebody who agrees: nobody can be asked here."""
+    return f"{script(title).rstrip()} --yes"
+
+
 def run(commands: str, home: SharedHome) -> str:
     """Run commands in the directory of the home, and return what they print."""
     program = home.path.parent / "commands" / "agentapi-mcp"
@@ -55,10 +60,10 @@ def test_a_person_who_follows_the_page_gets_back_what_there_was_and_leaves_nothi
     before = run("agentapi-mcp sessions list", home)
     assert "How do I make a backup?" in before
     assert "1 session" in run(script("Back up"), home)
-    assert "Removed: 1 session" in run(script("Begin anew"), home)
+    assert "Removed: 1 session" in run(confirmed("Begin anew"), home)
     assert run("agentapi-mcp sessions list", home) == ""
     assert "1 session" in run(script("Restore"), home)
     assert run("agentapi-mcp sessions list", home) == before
-    run(script("Uninstall"), home)
+    run(confirmed("Uninstall"), home)
     assert not home.path.exists()
     home.wait_until_gone()

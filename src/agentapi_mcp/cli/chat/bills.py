@@ -1,7 +1,7 @@
 """What a conversation has cost: a line below each answer, and the sum."""
 
 import re
-from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -24,26 +24,19 @@ class Bills:
     """The bills of the answers of a conversation."""
 
     def __init__(self) -> None:
-        self._answers: Counter[str] = Counter()
-        self._costs: dict[str, float] = {}
-        self._tokens = [0, 0]
-        self._unknown = 0
+        self._costs: dict[str, list[float | None]] = {}
+        self._tokens: tuple[list[float | None], list[float | None]] = ([], [])
 
     def add(self, turn: dict[str, Any]) -> None:
         """Add the bill of a turn."""
-        agent = str(turn["agent"])
-        self._answers[agent] += 1
-        if turn["cost_usd"] is None:
-            self._unknown += 1
-        self._costs[agent] = self._costs.get(agent, 0) + (turn["cost_usd"] or 0)
-        for place, name in enumerate(("input_tokens", "output_tokens")):
-            self._tokens[place] += turn["usage"][name] or 0
+        self._costs.setdefault(str(turn["agent"]), []).append(turn["cost_usd"])
+        for counts, name in zip(self._tokens, ("input_tokens", "output_tokens"), strict=True):
+            counts.append(turn["usage"][name])
 
     @property
     def total(self) -> str:
         """The sum of what is known."""
-        unknown = f" and {self._unknown} unknown" if self._unknown else ""
-        return f"{dollars(sum(self._costs.values()))}{unknown}"
+        return _sum([cost for costs in self._costs.values() for cost in costs], dollars)
 
     def line(self, reply: ChatReply, width: int) -> str:
         """Describe the bill of an answer in one row: where it is too long, what matters least is left out."""
@@ -57,17 +50,26 @@ class Bills:
 
     def summary(self) -> list[str]:
         """Describe what the conversation has cost, by agent."""
-        if not self._answers:
+        if not self._costs:
             return ["Nothing was asked yet."]
-        into, out = self._tokens
-        lines = [
-            f"{agent}: {_counted(count, 'answer')}, {dollars(self._costs[agent])}"
-            for agent, count in self._answers.items()
-        ]
+        into, out = (_sum(counts, lambda count: f"{count:,.0f}") for counts in self._tokens)
+        answers = sum(map(len, self._costs.values()))
         return [
-            *lines,
-            f"Together: {_counted(self._answers.total(), 'answer')}, {into:,} tokens in, {out:,} out, {self.total}.",
+            *(
+                f"{agent}: {_counted(len(costs), 'answer')}, {_sum(costs, dollars)}"
+                for agent, costs in self._costs.items()
+            ),
+            f"Together: {_counted(answers, 'answer')}, tokens in: {into}, out: {out}, {self.total}.",
         ]
+
+
+def _sum(values: Sequence[float | None], written: Callable[[float], str]) -> str:
+    """Write the sum of what is known, and how many are unknown; nothing known is no zero."""
+    known = [value for value in values if value is not None]
+    unknown = len(values) - len(known)
+    if not known and unknown:
+        return "unknown"
+    return f"{written(sum(known))} and {unknown} unknown" if unknown else written(sum(known))
 
 
 def _row(parts: list[str]) -> str:

@@ -96,7 +96,8 @@ class _Lines:
             case "bullet_list_open":
                 self._numbers.append(None)
             case "ordered_list_open":
-                self._numbers.append(int(token.attrGet("start") or 1))
+                first = token.attrGet("start")  # None for 1, and 0 for 0
+                self._numbers.append(1 if first is None else int(first))
             case "bullet_list_close" | "ordered_list_close":
                 self._numbers.pop()
             case "list_item_open":

@@ -36,7 +36,7 @@ async def _restore(file: Path, *, replace: bool, keys_to: Path | None, yes: bool
         backups.check_version(backup)
         keys = None
         if keys_to is not None:
-            _refuse_existing(keys_to)
+            _check_new(keys_to)
             keys = await backups.unseal_keys(backup, read_passphrase(is_new=False))
         await _agree(settings, replace=replace, yes=yes)
         with progress(f"Restoring {file}") as bar:
@@ -111,9 +111,11 @@ def print_lost(done: Restored) -> None:
     )
 
 
-def _refuse_existing(path: Path) -> None:
+def _check_new(path: Path) -> None:
     if path.exists():
         raise ConflictError(f"{path} is there already: name a new file for the master keys.")
+    if not path.parent.is_dir():
+        raise InvalidRequestError(f"{path.parent} is no directory: name a new file for the master keys elsewhere.")
 
 
 def _write_keys(path: Path, keys: str) -> None:
