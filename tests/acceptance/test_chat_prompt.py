@@ -325,7 +325,7 @@ async def test_the_commands_that_tell_what_there_is(edge_home: Path, tmp_path: P
             session = re.findall(r"session ([0-9a-f]{8})\]", person.seen)[0]
             for line, answer in (
                 ("/copy", "\x1b]52;c;dzAgdzEg\x07"),
-                ("/cost", "Together: 1 answer, 11 tokens in, 5 out, $0.00014."),
+                ("/cost", "Together: 1 answer, tokens in: 11, out: 5, $0.00014."),
                 ("/models droid", "gpt-"),
                 ("/sessions", session),
                 ("/help", "ask the last message again"),
