@@ -1,8 +1,9 @@
 """Organisations as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import LIMITS
 from agentapi_mcp.core.identity.shares import SHARES
@@ -17,6 +18,14 @@ def organization_out(organization: Organization) -> OrganizationOut:
         for name, limit in ((name, found[resource]) for name, resource in LIMITS.items())
     }
     return OrganizationOut.model_validate({**asdict(organization), "id": str(organization.id), "limits": limits})
+
+
+def describe_undeclared(names: Sequence[str]) -> list[str]:
+    """Say of the agents that the settings name and no file declares what becomes of those settings; none: nothing."""
+    if not names:
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{listed(names)} {verb} not declared in this server's configuration file: those settings pass over it."]
 
 
 def describe_usage(numbers: OrganizationNumbersOut) -> str:

@@ -10,7 +10,12 @@ from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.models import OrganizationOut
-from agentapi_mcp.presentation.organizations import describe_limits, describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import (
+    describe_limits,
+    describe_undeclared,
+    describe_usage,
+    organization_out,
+)
 
 TOOLSET = Toolset()
 
@@ -70,5 +75,6 @@ def _shown(organization: Organization) -> CallToolResult:
     lines.append(f"Last {numbers.days} days: {sum(numbers.turns.values())} turns, {describe_usage(numbers)}.")
     values = {name: value for name, value in out.settings.model_dump().items() if value is not None}
     lines += [f"- {name}: {value}" for name, value in values.items()] or ["No settings: every agent, its own defaults."]
+    lines += [f"- {remark}" for remark in describe_undeclared(out.undeclared_agents)]
     lines += [f"- {limit}" for limit in describe_limits(out.limits)]
     return answer("\n".join(lines), out)
