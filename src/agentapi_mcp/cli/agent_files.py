@@ -21,7 +21,7 @@ from agentapi_mcp.app.providers import (
 )
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError, InvalidRequestError, NotFoundError
 from agentapi_mcp.base.json_values import as_object
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.cli import toml_edits
 from agentapi_mcp.cli.agent_blocks import NewAgent, agent_block
 from agentapi_mcp.cli.config_files import FileChangedError, replace_text, text_of
@@ -264,7 +264,8 @@ def _default(provider: Provider, offered: Sequence[str]) -> Sequence[str]:
         return [str(provider.default_model)]
     if provider.is_local:
         if len(offered) > _MOST_MODELS:
-            print_err(f"It has {len(offered)} models; {_MOST_MODELS} are declared. `models sync --all` adds others.")
+            has = number_of(len(offered), "model")
+            print_err(f"It has {has}; {_MOST_MODELS} are declared. `models sync --all` adds others.")
         # The first is the default, and should answer.
         return sorted(offered, key=lambda name: _NO_CHAT.search(name) is not None)[:_MOST_MODELS]
     shown = ", ".join(offered[:_SHOWN_MODELS]) + (", …" if len(offered) > _SHOWN_MODELS else "")

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.paging import Page, read_all
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 
@@ -29,7 +30,7 @@ async def find_session(read: Callable[[str | None], Awaitable[Page[str]]], text:
     found = [id_ for id_ in await read_all(read) if id_.startswith(part) or id_.endswith(part)]
     if len(found) != 1:
         raise NotFoundError(
-            f"{len(found) or 'No'} sessions begin or end with {text}; `agentapi-mcp sessions list` shows them. "
+            f"{number_of(len(found), 'session')} begin or end with {text}; `agentapi-mcp sessions list` shows them. "
             "Ids begin with the time: their ends differ most."
         )
     return found[0]

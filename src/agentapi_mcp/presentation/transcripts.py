@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import one_line, quoted
+from agentapi_mcp.base.text import number_of, one_line, quoted
 from agentapi_mcp.core.backends.models import MessageRole
 from agentapi_mcp.core.conversations.models import Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.sessions import Transcript
@@ -58,7 +58,7 @@ def _facts(session: Session) -> str:
     agent = "no agent" if session.agent is None else quoted(session.agent)
     agent = agent if session.model is None else f"{agent} with {quoted(session.model)}"
     number = session.message_count
-    count = "" if number is None else f", {number} message{'' if number == 1 else 's'}"
+    count = "" if number is None else f", {number_of(number, 'message')}"
     return f"{agent}, begun {_time(session.created_at)}{count}"
 
 

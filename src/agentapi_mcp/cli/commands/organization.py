@@ -14,7 +14,7 @@ from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.organizations import describe_limits, describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import describe_limits, describe_size, describe_usage, organization_out
 
 _LISTS = ("allowed_agents", "allowed_models")
 
@@ -124,7 +124,7 @@ def _print(organization: Organization, *, as_json: bool) -> None:
         return
     numbers = out.numbers
     print_out(f"{out.name} ({out.id})")
-    print_out(f"{numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages")
+    print_out(describe_size(numbers))
     turns = ", ".join(f"{count} {status}" for status, count in sorted(numbers.turns.items())) or "no turns"
     print_out(f"last 30 days: {turns}; {describe_usage(numbers)}")
     settings = out.settings.model_dump()

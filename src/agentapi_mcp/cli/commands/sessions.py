@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.found_sessions import find_session, session_ids, whole_transcript
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
@@ -120,7 +121,9 @@ async def _delete_session(services: Services, session_id: str, *, confirmed: boo
     session = await services.sessions.get(services.principal, found)
     if not confirmed and not sys.stdin.isatty():
         raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")
-    if not confirmed and not confirm(f"Delete “{session.title}” with {session.message_count} messages?", default=False):
+    if not confirmed and not confirm(
+        f"Delete “{session.title}” with {number_of(session.message_count or 0, 'message')}?", default=False
+    ):
         raise click.Abort
     await services.sessions.delete(services.principal, found)
     print_err(f"Deleted {found}.")
