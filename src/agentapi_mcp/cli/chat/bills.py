@@ -7,10 +7,10 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli.outputs import short_id
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import visible
 
-_SHORT_ID = 8  # characters that tell sessions apart: the end of an id
 # How a bill is shortened to fit into a row, from what matters least.
 _SHORTER = (
     (re.compile(r" \(.*\)$"), ""),  # the model, and the source of a price
@@ -80,8 +80,3 @@ def _row(parts: list[str]) -> str:
 def dollars(amount: float) -> str:
     """Write an amount of US dollars with as many digits as it needs."""
     return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.6f}".rstrip("0")
-
-
-def short_id(id_: str) -> str:
-    """Return the end of an id, which is enough to find it."""
-    return id_[-_SHORT_ID:]

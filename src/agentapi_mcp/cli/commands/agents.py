@@ -6,12 +6,12 @@ from importlib import import_module
 import click
 
 from agentapi_mcp.base.paging import read_all
-from agentapi_mcp.cli.models import model_json, model_row
+from agentapi_mcp.cli.models import MODEL_COLUMNS, model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.core.catalogue.models import AgentView, ModelView
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
@@ -99,7 +99,7 @@ async def _list_agents(services: Services, *, as_json: bool) -> None:
     """Print every agent with its state and what it lacks."""
     agents = await read_all(lambda cursor: services.agents.list_(services.principal, cursor=cursor))
     if as_json:
-        print_json([_fields(agent) for agent in agents])
+        print_json({"agents": [_fields(agent) for agent in agents], "next_cursor": None})
         return
     rows = [(a.name, a.health.status, a.default_model, "; ".join(a.missing) or a.description) for a in agents]
     table(("AGENT", "STATUS", "MODEL", "MISSING OR ABOUT"), rows)
@@ -109,7 +109,7 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
     """Print one agent with its models."""
     agent = await services.agents.get(services.principal, name)
     if as_json:
-        print_json(_fields(agent))
+        print_json({"agent": _fields(agent), "models": [_model_fields(model) for model in agent.models]})
         return
     print_out(f"{agent.name} ({agent.backend}): {agent.description}")
     print_out(f"status: {agent.health.status}" + (f", {agent.health.last_error}" if agent.health.last_error else ""))
@@ -117,18 +117,23 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
         print_out(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
         print_out(f"missing: {lack}")
-    table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M", "DESCRIPTION"), [model_row(model) for model in agent.models])
+    traffic = agent.traffic
+    if traffic.latency_p50 is not None:
+        print_out(f"typical answer: {traffic.latency_p50.total_seconds():.1f} s")
+    if traffic.cost_p50_usd is not None:
+        print_out(f"typical cost: ${traffic.cost_p50_usd:f}")
+    table((*MODEL_COLUMNS, "DESCRIPTION"), [model_row(model) for model in agent.models])
 
 
 def _fields(agent: AgentView) -> dict[str, object]:
-    return {
-        "name": agent.name,
-        "backend": agent.backend,
-        "backend_reason": agent.backend_reason,
-        "description": agent.description,
-        "enabled": agent.enabled,
-        "status": str(agent.health.status),
-        "missing": list(agent.missing),
-        "default_model": agent.default_model,
-        "models": [model_json(model) for model in agent.models],
-    }
+    """Serialize an agent as the tool `list_agents` does."""
+    out = import_module("agentapi_mcp.presentation.agents")  # slow to import, and a table needs none
+    fields: dict[str, object] = out.agent_out(agent).model_dump(mode="json")
+    return fields
+
+
+def _model_fields(model: ModelView) -> dict[str, object]:
+    """Serialize a model as the tool `list_models` does."""
+    out = import_module("agentapi_mcp.presentation.agents")
+    fields: dict[str, object] = out.model_out(model).model_dump(mode="json")
+    return fields

@@ -5,9 +5,11 @@ from importlib import import_module
 
 import click
 
-from agentapi_mcp.cli.models import model_json, model_row
+from agentapi_mcp.base.paging import read_all
+from agentapi_mcp.cli.models import MODEL_COLUMNS, model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
+from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.services import Services
 
 
@@ -37,9 +39,11 @@ def models_sync(agent: str, *, adds_all: bool, yes: bool, dry_run: bool) -> None
 
 async def _list_models(services: Services, agent: str | None, *, as_json: bool) -> None:
     """Print the models of all agents, or of one."""
-    models = (await services.agents.models(services.principal, agent=agent, limit=500)).items
+    models = await read_all(lambda cursor: services.agents.models(services.principal, agent=agent, cursor=cursor))
     if as_json:
-        print_json([model_json(model) for model in models])
+        out = import_module("agentapi_mcp.presentation.agents")  # slow to import, and a table needs none
+        print_json({"models": [out.model_out(model).model_dump(mode="json") for model in models], "next_cursor": None})
         return
-    rows = [(model.agent, *model_row(model)) for model in models]
-    table(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M", "DESCRIPTION"), rows)
+    table(("AGENT", *MODEL_COLUMNS, "DESCRIPTION"), [(model.agent, *model_row(model)) for model in models])
+    if not models:
+        print_err("There is no model.")
