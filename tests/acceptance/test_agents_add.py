@@ -317,10 +317,15 @@ async def test_a_person_may_say_no(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "status", "said"),
     [
-        (OWN, "hause", 2, "has no agent 'hause'; there are: house."),
+        (
+            OWN,
+            "hause",
+            2,
+            "There is no agent 'hause'. The configuration file declares: ccrouter, droid, guide, house; no file",
+        ),
         (OWN, "guide", 3, "comes with the program"),
         ("[agents.x]\nbackend = 5\n", "x", 3, "line 2"),
-        ("", "x", 2, "there are: none"),
+        ("", "x", 2, "no file declares, but the database knows: none."),
     ],
 )
 async def test_what_cannot_be_taken_out_is_told(text: str, name: str, status: int, said: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from agentapi_mcp.cli import toml_edits
 from agentapi_mcp.cli.agent_files import Consent, read_own_file, write_own_file
 from agentapi_mcp.cli.config_secrets import secrets_of
 from agentapi_mcp.cli.model_tables import changes, declarable, new_table, today
+from agentapi_mcp.cli.outputs import print_json
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.backends.models import OfferedModel
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
@@ -19,7 +20,7 @@ from agentapi_mcp.settings import environment, load_settings
 _MOST_NEW = 500
 
 
-async def sync_models(name: str, *, adds_all: bool, yes: bool, dry_run: bool) -> None:
+async def sync_models(name: str, *, adds_all: bool, consent: Consent) -> None:
     """Ask the provider of an agent for its models, and write their context windows, output limits and prices.
 
     Raises:
@@ -46,6 +47,8 @@ async def sync_models(name: str, *, adds_all: bool, yes: bool, dry_run: bool) ->
         print_err(f"The list has {number_of(len(new), 'other')}; {_MOST_NEW} are added. The next run adds more.")
     if not changed and not new:
         print_err(f"{path} says so already; nothing was changed.")
+        if consent.as_json:
+            print_json({"file": str(path), "change": None, "written": False})
         return
     provider = agent.models[0].provider if agent.models else whose
     tables = [new_table(each, provider, whose, today()) for each in new[:_MOST_NEW]]
@@ -56,7 +59,7 @@ async def sync_models(name: str, *, adds_all: bool, yes: bool, dry_run: bool) ->
             f"{path} says the models of {name} in a way that cannot be changed safely: write each below a header of "
             f"its own, [[agents.{name}.models]], with its prices on one line."
         ) from exc
-    if write_own_file(path, before, after, secrets_of(environ), Consent(yes, dry_run)):
+    if write_own_file(path, before, after, secrets_of(environ), consent):
         print_err(f"Wrote {path}: {number_of(len(changed), 'model')} changed, {len(tables)} added.")
 
 

@@ -1,9 +1,9 @@
 """Organisations as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from agentapi_mcp.base.text import number_of
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import LIMITS
 from agentapi_mcp.core.identity.shares import SHARES
@@ -24,6 +24,14 @@ def describe_size(numbers: OrganizationNumbersOut) -> str:
     """Describe how many members, sessions and messages there are."""
     counts = {"member": numbers.members, "session": numbers.sessions, "message": numbers.messages}
     return ", ".join(number_of(count, what) for what, count in counts.items())
+
+
+def describe_undeclared(names: Sequence[str]) -> list[str]:
+    """Say of the agents that the settings name and no file declares what becomes of those settings; none: nothing."""
+    if not names:
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{listed(names)} {verb} not declared in this server's configuration file: those settings pass over it."]
 
 
 def describe_usage(numbers: OrganizationNumbersOut) -> str:

@@ -1,5 +1,6 @@
 """The commands for agents."""
 
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
@@ -11,11 +12,12 @@ from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.catalogue.models import AgentView, ModelView
+from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
+_UNDECLARED = "undeclared"
 _YES = click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")
 
@@ -26,10 +28,11 @@ def agents() -> None:
 
 
 @agents.command("list")
+@click.option("--all", "with_undeclared", is_flag=True, help="Also those that no configuration file declares any more.")
 @json_option
-def agents_list(*, as_json: bool) -> None:
+def agents_list(*, with_undeclared: bool, as_json: bool) -> None:
     """List every agent, whether it works, and what it lacks."""
-    run(lambda services, _: _list_agents(services, as_json=as_json))
+    run(lambda services, _: _list_agents(services, with_undeclared=with_undeclared, as_json=as_json))
 
 
 @agents.command("add", epilog=f"PROVIDER is one of: {', '.join(PROVIDERS)}.")
@@ -43,6 +46,7 @@ def agents_list(*, as_json: bool) -> None:
 @_YES
 @_DRY_RUN
 @click.option("--force", is_flag=True, help="Write it untried.")
+@json_option
 def agents_add(**values: object) -> None:
     """Add an agent to the configuration file: try PROVIDER, show the change, ask, write it.
 
@@ -52,7 +56,7 @@ def agents_add(**values: object) -> None:
     files = import_module("agentapi_mcp.cli.agent_files")  # slow to import, and the help needs it not
     options = files.AddOptions(**values)
     if options.provider is None:
-        guarded(files.show_providers)
+        guarded(partial(files.show_providers, as_json=options.as_json))
         return
     entered: list[EnteredKey] = []
     guarded(partial(files.add_agent, options, entered.append))
@@ -81,10 +85,35 @@ def _keep(key: EnteredKey) -> None:
 @click.argument("name")
 @_YES
 @_DRY_RUN
-def agents_remove(name: str, *, yes: bool, dry_run: bool) -> None:
-    """Take an agent out of the configuration file; comments and all others stay."""
+@json_option
+def agents_remove(name: str, **given: bool) -> None:
+    """Take an agent out of the configuration file, or, where no file declares it, out of the lists.
+
+    In the file, comments and all others stay. Sessions with the agent stay, and so does what they cost.
+    """
     files = import_module("agentapi_mcp.cli.agent_files")
-    guarded(partial(files.remove_agent, name, yes=yes, dry_run=dry_run))
+    consent, is_in_file = files.Consent(**given), True
+
+    async def remove() -> None:
+        nonlocal is_in_file
+        is_in_file = await files.remove_agent(name, consent)
+
+    guarded(remove)
+    if not is_in_file:
+        run(lambda services, _: _remove_undeclared(services, name, consent.given, as_json=given["as_json"]))
+
+
+async def _remove_undeclared(services: Services, name: str, consented: Callable[[str], bool], *, as_json: bool) -> None:
+    is_removed = True
+    if name in [row.name for row in await services.undeclared_agents.list_()]:
+        stays = "Its sessions and bills stay; a file that declares it brings it back."
+        (print_err if as_json else print_out)(f"{name}: no file declares it. {stays}")
+        is_removed = consented(f"Remove {name}?")
+    if is_removed:
+        await services.undeclared_agents.remove(services.principal, name)
+        print_err(f"Removed {name}.")
+    if as_json:
+        print_json({"name": name, "removed": is_removed})
 
 
 @agents.command("show")
@@ -95,13 +124,16 @@ def agents_show(name: str, *, as_json: bool) -> None:
     run(lambda services, _: _show_agent(services, name, as_json=as_json))
 
 
-async def _list_agents(services: Services, *, as_json: bool) -> None:
+async def _list_agents(services: Services, *, with_undeclared: bool, as_json: bool) -> None:
     """Print every agent with its state and what it lacks."""
     agents = await read_all(lambda cursor: services.agents.list_(services.principal, cursor=cursor))
+    others = await services.undeclared_agents.list_() if with_undeclared else ()
     if as_json:
-        print_json({"agents": [_fields(agent) for agent in agents], "next_cursor": None})
+        shown: dict[str, object] = {"agents": [_fields(agent) for agent in agents], "next_cursor": None}
+        print_json(shown | ({"undeclared": [*map(_undeclared_fields, others)]} if with_undeclared else {}))
         return
-    rows = [(a.name, a.health.status, a.default_model, "; ".join(a.missing) or a.description) for a in agents]
+    rows = [(a.name, str(a.health.status), a.default_model, "; ".join(a.missing) or a.description) for a in agents]
+    rows += [(a.name, _UNDECLARED, None, f"no file declares it; `agents remove {a.name}` removes it") for a in others]
     table(("AGENT", "STATUS", "MODEL", "MISSING OR ABOUT"), rows)
 
 
@@ -123,6 +155,10 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
     if traffic.cost_p50_usd is not None:
         print_out(f"typical cost: ${traffic.cost_p50_usd:f}")
     table((*MODEL_COLUMNS, "DESCRIPTION"), [model_row(model) for model in agent.models])
+
+
+def _undeclared_fields(agent: AgentRow) -> dict[str, object]:
+    return {"name": agent.name, "backend": agent.backend, "description": agent.description}
 
 
 def _fields(agent: AgentView) -> dict[str, object]:

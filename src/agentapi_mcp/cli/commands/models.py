@@ -31,10 +31,11 @@ def models_list(agent: str | None, *, as_json: bool) -> None:
 @click.option("--all", "adds_all", is_flag=True, help="Add every other model of the list, too.")
 @click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
 @click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")
-def models_sync(agent: str, *, adds_all: bool, yes: bool, dry_run: bool) -> None:
+@json_option
+def models_sync(agent: str, *, adds_all: bool, **consent: bool) -> None:
     """Bring context windows, output limits and prices from the provider's own list into the configuration file."""
     sync = import_module("agentapi_mcp.cli.model_sync")  # slow to import, and the help needs it not
-    guarded(partial(sync.sync_models, agent, adds_all=adds_all, yes=yes, dry_run=dry_run))
+    guarded(partial(sync.sync_models, agent, adds_all=adds_all, consent=sync.Consent(**consent)))
 
 
 async def _list_models(services: Services, agent: str | None, *, as_json: bool) -> None:

@@ -14,7 +14,13 @@ from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.organizations import describe_limits, describe_size, describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import (
+    describe_limits,
+    describe_size,
+    describe_undeclared,
+    describe_usage,
+    organization_out,
+)
 
 _LISTS = ("allowed_agents", "allowed_models")
 
@@ -146,5 +152,5 @@ def _print(organization: Organization, *, as_json: bool) -> None:
         value = settings[name]
         shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]  # as pydantic dumped it
         print_out(f"{name}: {shown}")
-    for limit in describe_limits(out.limits):
-        print_out(limit)
+    for line in (*describe_undeclared(out.undeclared_agents), *describe_limits(out.limits)):
+        print_out(line)

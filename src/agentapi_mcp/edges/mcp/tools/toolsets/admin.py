@@ -11,7 +11,13 @@ from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.models import OrganizationOut
-from agentapi_mcp.presentation.organizations import describe_limits, describe_size, describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import (
+    describe_limits,
+    describe_size,
+    describe_undeclared,
+    describe_usage,
+    organization_out,
+)
 
 TOOLSET = Toolset()
 
@@ -72,5 +78,6 @@ def _shown(organization: Organization) -> CallToolResult:
     lines.append(f"Last {number_of(numbers.days, 'day')}: {turns}, {describe_usage(numbers)}.")
     values = {name: value for name, value in out.settings.model_dump().items() if value is not None}
     lines += [f"- {name}: {value}" for name, value in values.items()] or ["No settings: every agent, its own defaults."]
+    lines += [f"- {remark}" for remark in describe_undeclared(out.undeclared_agents)]
     lines += [f"- {limit}" for limit in describe_limits(out.limits)]
     return answer("\n".join(lines), out)
