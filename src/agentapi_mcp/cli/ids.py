@@ -9,6 +9,7 @@ from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.text import listed, one_line
 
 _LEAST = 6
+_SHORT = 8  # characters that tell ids apart
 _LENGTHS = frozenset({32, 36})  # of a UUID as text
 _SHOWN = 64
 
@@ -31,6 +32,11 @@ TURN = IdKind("turn", "turns list")
 TOKEN = IdKind("token", "tokens list")
 KEY = IdKind("key", "keys list")
 MEMBER = IdKind("member", "members list")
+
+
+def short_id(id_: str) -> str:
+    """Return the end of an id, which is enough to find it; ids begin with the time, and so alike."""
+    return id_[-_SHORT:]
 
 
 def whole_id(text: str) -> str | None:

@@ -26,6 +26,7 @@ from agentapi_mcp.base.errors import (
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
 from agentapi_mcp.base.visible import replace_invisible
+from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.tables import laid_out
 from agentapi_mcp.cli.terminal import output_width, print_err, print_out, visible
 from agentapi_mcp.core.audit.models import AuditTarget
@@ -38,7 +39,6 @@ _log = logging.getLogger(__name__)
 FAILED = 1
 INTERRUPTED = 130
 INTERNAL = 70
-_SHORT_ID = 8  # characters that tell ids apart
 # The first matching class decides.
 EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
     (CallerError, 2),
@@ -183,11 +183,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> str:
     """Return rows as text for a terminal of this width."""
     return laid_out(columns, _cells(rows, lambda id_: short_id(str(id_))), width)
-
-
-def short_id(id_: str) -> str:
-    """Return the end of an id, which is enough to find it; ids begin with the time, and so alike."""
-    return id_[-_SHORT_ID:]
 
 
 def _cells(rows: Sequence[Sequence[object]], shown: Callable[[UUID], str]) -> list[list[str]]:

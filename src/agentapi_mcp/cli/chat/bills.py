@@ -7,7 +7,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from agentapi_mcp.base.text import number_of
-from agentapi_mcp.cli.outputs import short_id
+from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import visible
 

@@ -18,8 +18,9 @@ from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.chat.clients import find_named
 from agentapi_mcp.cli.chat.conversation import Conversation, unless_interrupted
 from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.models import MODEL_COLUMNS
-from agentapi_mcp.cli.outputs import aligned, short_id
+from agentapi_mcp.cli.outputs import aligned
 from agentapi_mcp.cli.replies import Fields
 from agentapi_mcp.cli.terminal import print_err, send_to_clipboard, terminal_width
 from agentapi_mcp.core.conversations.models import EndReason, TurnStatus

@@ -2,6 +2,7 @@
 
 import click
 
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.loopback import open_loopback
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
@@ -12,7 +13,7 @@ from agentapi_mcp.presentation.values import local_time, moment
 from agentapi_mcp.settings import Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def accounts() -> None:
     """Connect accounts of your own at providers, which pay for your messages."""
 

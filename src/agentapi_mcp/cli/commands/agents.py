@@ -7,6 +7,8 @@ from importlib import import_module
 import click
 
 from agentapi_mcp.base.paging import read_all
+from agentapi_mcp.cli.completions import agent_names
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.models import MODEL_COLUMNS, model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
@@ -22,7 +24,7 @@ _YES = click.option("--yes", is_flag=True, help="Do not ask before the file is w
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def agents() -> None:
     """See which agents there are, and add or remove your own."""
 
@@ -82,7 +84,7 @@ def _keep(key: EnteredKey) -> None:
 
 
 @agents.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=agent_names)
 @_YES
 @_DRY_RUN
 @json_option
@@ -117,7 +119,7 @@ async def _remove_undeclared(services: Services, name: str, consented: Callable[
 
 
 @agents.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=agent_names)
 @json_option
 def agents_show(name: str, *, as_json: bool) -> None:
     """Show one agent with its models."""

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
@@ -45,7 +46,7 @@ class Since(click.ParamType[datetime]):
         return moment if moment.tzinfo is not None else moment.astimezone()
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @click.option("--since", type=Since(), help="Since 30m, 12h, 7d or 2w ago, or since a date.")
 @click.option("--user", metavar="ID|EMAIL", help="Of this user only.")
 @click.option("--action", type=click.Choice([str(action) for action in AuditAction]), metavar="NAME", help="Only this.")

@@ -1,10 +1,12 @@
 """The commands for API keys."""
 
 import sys
+from dataclasses import replace
 
 import click
 from pydantic import SecretStr
 
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.ids import KEY, find_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
@@ -20,7 +22,7 @@ _MAX_CHARACTERS = 100_000  # a bound on what is read of a pipe; the core checks 
 _ORGANIZATION = click.option("--organization", is_flag=True, help="The organisation's, for all of its members.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def keys() -> None:
     """Keep API keys of your own, used instead of the server's."""
 
@@ -98,6 +100,7 @@ def _set_active(which: str, *, organization: bool, active: bool, as_json: bool) 
     async def change(services: Services, _settings: Settings) -> None:
         found = await _find(services, which, organization=organization)
         key = await services.api_keys.set_active(services.principal, found, active=active, organization=organization)
+        key = replace(key, active=active)
         _print(key, f"{'Used again' if active else 'Not used any more'}: {_describe(key)}.", as_json=as_json)
 
     run(change)

@@ -4,6 +4,7 @@ from uuid import UUID
 
 import click
 
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
@@ -17,7 +18,7 @@ from agentapi_mcp.settings import Settings
 _ROLE = click.Choice([role.value for role in Role])
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def members() -> None:
     """See who is in your organisation, invite people, and say what they may do."""
 

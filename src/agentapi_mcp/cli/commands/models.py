@@ -6,6 +6,8 @@ from importlib import import_module
 import click
 
 from agentapi_mcp.base.paging import read_all
+from agentapi_mcp.cli.completions import agent_names
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.models import MODEL_COLUMNS, model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
@@ -13,13 +15,13 @@ from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.services import Services
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def models() -> None:
     """See which models there are, and bring what the provider's list says of them."""
 
 
 @models.command("list")
-@click.option("--agent", help="Of this agent only.")
+@click.option("--agent", shell_complete=agent_names, help="Of this agent only.")
 @json_option
 def models_list(agent: str | None, *, as_json: bool) -> None:
     """List the models of every agent, with context window and prices."""
@@ -27,7 +29,7 @@ def models_list(agent: str | None, *, as_json: bool) -> None:
 
 
 @models.command("sync")
-@click.argument("agent")
+@click.argument("agent", shell_complete=agent_names)
 @click.option("--all", "adds_all", is_flag=True, help="Add every other model of the list, too.")
 @click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
 @click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")

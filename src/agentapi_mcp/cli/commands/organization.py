@@ -8,6 +8,7 @@ import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -25,7 +26,7 @@ from agentapi_mcp.presentation.organizations import (
 _LISTS = ("allowed_agents", "allowed_models")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def organization() -> None:
     """See and set what holds for everybody in your organisation."""
 

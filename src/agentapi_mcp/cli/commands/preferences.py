@@ -2,6 +2,7 @@
 
 import click
 
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_out
@@ -13,7 +14,7 @@ from agentapi_mcp.settings import Settings
 _CLIENT = click.option("--client", metavar="NAME", help="The MCP client; needed only where you have several.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def preferences() -> None:
     """See and set what you take in each of your MCP clients."""
 

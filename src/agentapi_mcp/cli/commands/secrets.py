@@ -6,6 +6,7 @@ from importlib import import_module
 import click
 
 from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -13,7 +14,7 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def secrets() -> None:
     """Look after the master keys, which seal what is secret in the database."""
 

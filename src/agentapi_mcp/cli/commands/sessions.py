@@ -9,8 +9,10 @@ import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli import completions
 from agentapi_mcp.cli.consent import ask
 from agentapi_mcp.cli.found_sessions import find_session, session_ids, whole_transcript
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -22,13 +24,13 @@ from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def sessions() -> None:
     """Find, read, export, rename and delete conversations."""
 
 
 @sessions.command("list")
-@click.option("--agent", help="Of this agent only.")
+@click.option("--agent", shell_complete=completions.agent_names, help="Of this agent only.")
 @click.option("--query", help="Search titles and the first 500 characters of first messages.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @json_option
@@ -38,7 +40,7 @@ def sessions_list(agent: str | None, query: str | None, limit: int, *, as_json: 
 
 
 @sessions.command("show")
-@click.argument("session_id")
+@click.argument("session_id", shell_complete=completions.session_ids)
 @json_option
 def sessions_show(session_id: str, *, as_json: bool) -> None:
     """Print a session's transcript with the bill of each answer."""
@@ -46,7 +48,7 @@ def sessions_show(session_id: str, *, as_json: bool) -> None:
 
 
 @sessions.command("export")
-@click.argument("session_id")
+@click.argument("session_id", shell_complete=completions.session_ids)
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
 @click.option("-o", "--output", type=FILE, help="A file; stdout without it.")
 @json_option
@@ -56,7 +58,7 @@ def sessions_export(session_id: str, form: str, output: Path | None, *, as_json:
 
 
 @sessions.command("rename")
-@click.argument("session_id")
+@click.argument("session_id", shell_complete=completions.session_ids)
 @click.argument("title")
 @json_option
 def sessions_rename(session_id: str, title: str, *, as_json: bool) -> None:
@@ -74,7 +76,7 @@ def sessions_rename(session_id: str, title: str, *, as_json: bool) -> None:
 
 
 @sessions.command("delete")
-@click.argument("session_id")
+@click.argument("session_id", shell_complete=completions.session_ids)
 @click.option("--yes", "confirmed", is_flag=True, help="Do not ask.")
 @json_option
 def sessions_delete(session_id: str, *, confirmed: bool, as_json: bool) -> None:

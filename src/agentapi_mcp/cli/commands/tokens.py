@@ -10,6 +10,7 @@ import click
 from typing_extensions import override
 
 from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.ids import TOKEN, find_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
@@ -51,7 +52,7 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def tokens() -> None:
     """Make, list and revoke personal tokens, with which programs use the server over HTTP."""
 

@@ -6,6 +6,7 @@ import click
 
 from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.text import one_line
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
@@ -20,7 +21,7 @@ _LONGEST = 1000
 _SEARCHED = 1000  # newest turns, among which a part of an id is looked for
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def turns() -> None:
     """List turns, look at one, or end one, from any terminal."""
 
