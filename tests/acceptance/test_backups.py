@@ -262,7 +262,7 @@ async def test_all_moves_to_an_own_postgres_and_back(
         await done(there, "backup", str(second))
         assert rows_of(second) == rows_of(first)
         assert "that database already" in await refused(environ(home), *words, "--yes")
-        listed = json.loads((await done(there, "sessions", "list", "--json")).out)
+        listed = json.loads((await done(there, "sessions", "list", "--json")).out)["sessions"]
         assert [session["session_id"] for session in listed] == [USER]
         await done(environ(other), "restore", str(second))
         await done(environ(other), "backup", str(third))

@@ -21,13 +21,13 @@ from agentapi_mcp.app.providers import (
 )
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError, InvalidRequestError
 from agentapi_mcp.base.json_values import as_object
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.cli import toml_edits
 from agentapi_mcp.cli.agent_blocks import NewAgent, agent_block
 from agentapi_mcp.cli.config_files import FileChangedError, replace_text, text_of
 from agentapi_mcp.cli.config_secrets import difference, secrets_in, secrets_of
 from agentapi_mcp.cli.model_tables import declarable, today
-from agentapi_mcp.cli.outputs import table
+from agentapi_mcp.cli.outputs import print_json, table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey, Provider
 from agentapi_mcp.cli.questions import ask, ask_secret, choose, confirm
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -59,6 +59,7 @@ class AddOptions:
     yes: bool = False
     dry_run: bool = False
     force: bool = False
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Consent:
 
     yes: bool
     dry_run: bool
+    as_json: bool
 
     def given(self, question: str) -> bool:
         """Ask, unless it is settled; say so where nothing is to be written.
@@ -87,11 +89,17 @@ class Consent:
         return False
 
 
-async def show_providers() -> None:
+async def show_providers(*, as_json: bool) -> None:
     """Print every provider, whether its key is set, and which of the local ones answer."""
     environ = environment()
     async with asyncio.TaskGroup() as group:
         states = {name: group.create_task(state_of(name, each, environ)) for name, each in PROVIDERS.items()}
+    if as_json:
+        found = [
+            {"name": name, "title": PROVIDERS[name].title, "state": each.result()} for name, each in states.items()
+        ]
+        print_json({"providers": found})
+        return
     table(
         ("PROVIDER", "WHAT", "STATE"), [(name, PROVIDERS[name].title, each.result()) for name, each in states.items()]
     )
@@ -162,7 +170,7 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
     except toml_edits.UnsafeEditError as exc:
         raise ConfigurationError(f"{path} cannot be changed safely. Add this by hand:\n\n{block}") from exc
     secrets = [*secrets_of(keyed), *([key.get_secret_value()] if key is not None else [])]
-    if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run)):
+    if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run, options.as_json)):
         return
     _tell_next(agent, path, is_entered=is_entered)
     if is_entered and key is not None and variable is not None:
@@ -290,7 +298,8 @@ def _default(provider: Provider, offered: Sequence[str]) -> Sequence[str]:
         return [str(provider.default_model)]
     if provider.is_local:
         if len(offered) > _MOST_MODELS:
-            print_err(f"It has {len(offered)} models; {_MOST_MODELS} are declared. `models sync --all` adds others.")
+            has = number_of(len(offered), "model")
+            print_err(f"It has {has}; {_MOST_MODELS} are declared. `models sync --all` adds others.")
         # The first is the default, and should answer.
         return sorted(offered, key=lambda name: _NO_CHAT.search(name) is not None)[:_MOST_MODELS]
     shown = ", ".join(offered[:_SHOWN_MODELS]) + (", …" if len(offered) > _SHOWN_MODELS else "")
@@ -331,9 +340,17 @@ def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence
     agents_of(after, environment(), called=f"{path} as it would become")
     documents = [toml_edits.load(each) for each in (before, after) if each]
     hidden = [*secrets, *(secret for document in documents for secret in secrets_in(as_object(document)))]
-    print_out(difference(path, before, after, hidden))
-    if not consent.given(f"Write {path}?"):
-        return False
+    change = difference(path, before, after, hidden)
+    (print_err if consent.as_json else print_out)(change)
+    is_written = consent.given(f"Write {path}?")
+    if is_written:
+        _write(path, before, after)
+    if consent.as_json:
+        print_json({"file": str(path), "change": change, "written": is_written})
+    return is_written
+
+
+def _write(path: Path, before: str | None, after: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _NEW_FILE if before is None else stat.S_IMODE(path.stat().st_mode)
@@ -342,4 +359,3 @@ def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence
         raise ConfigurationError(f"{path} was just changed by another program. Try again.") from None
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
-    return True

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.questions import ask_passphrase, confirm
 from agentapi_mcp.cli.terminal import print_err
 
@@ -66,14 +67,10 @@ def size(count: int) -> str:
 
 def counted(rows: Mapping[str, int]) -> str:
     """Say how much there is, by what people know of it."""
-    said = [f"{rows[name]:,} {_plural(word, rows[name])}" for name, word in _COUNTED.items() if rows.get(name)]
+    said = [number_of(rows[name], word) for name, word in _COUNTED.items() if rows.get(name)]
     return listed_words(said) if said else "nothing yet"
 
 
 def listed_words(words: Sequence[str]) -> str:
     """Join words as a sentence does."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"

@@ -124,8 +124,17 @@ def print_prompt(text: str) -> None:
 
 def terminal_width() -> int:
     """Return the columns of the terminal of stderr now."""
+    return _columns(sys.stderr)
+
+
+def output_width() -> int:
+    """Return the columns of the terminal of stdout now."""
+    return _columns(sys.stdout)
+
+
+def _columns(stream: TextIO) -> int:
     try:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         columns = 0
     return max(columns, _NARROWEST) if columns else _USUAL

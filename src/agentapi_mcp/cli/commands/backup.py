@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.app import backups
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.consent import ask, counted, read_passphrase, size, yes_option
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
@@ -57,7 +58,8 @@ async def _backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> N
     print_out(f"{file}: {size(made.size)}, {counted(rows)}.")
     print_err("Every message is in it in clear text; only you may read the file.")
     if made.secrets and not with_keys:
+        lost = number_of(len(made.secrets), "sealed key or account", "sealed keys and accounts")
         print_err(
-            f"The master key is not in it, without which {len(made.secrets)} sealed keys and accounts cannot be "
-            "opened: keep it elsewhere, or make the backup with --with-keys."
+            f"The master key is not in it, without which {lost} cannot be opened: keep it elsewhere, or "
+            "make the backup with --with-keys."
         )

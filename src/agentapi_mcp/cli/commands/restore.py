@@ -9,6 +9,7 @@ import click
 from agentapi_mcp.app import backups
 from agentapi_mcp.app.backups import Restored
 from agentapi_mcp.base.errors import ConflictError, InvalidRequestError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.consent import ask, counted, read_passphrase, yes_option
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
@@ -102,7 +103,8 @@ def print_lost(done: Restored) -> None:
     """Name what no master key opens, and what can be done."""
     if not done.lost:
         return
-    print_err(f"No master key here opens {len(done.lost)} of {len(done.secrets)} sealed keys and accounts:")
+    sealed = number_of(len(done.secrets), "sealed key or account", "sealed keys and accounts")
+    print_err(f"No master key here opens {len(done.lost)} of {sealed}:")
     for each in done.lost:
         print_err(f"  the {each.kind} {each.name!r} for {each.provider}, of {each.whose} (master key {each.key_id!r})")
     way = "restore again with --keys-to FILE, or set" if done.manifest.master_keys else "set"

@@ -9,7 +9,7 @@ from typing import BinaryIO, LiteralString, TypeAlias
 import asyncpg
 
 from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.core.conversations.models import SettlingRule
 from agentapi_mcp.stores.postgres.database import APPLICATION, Connection
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED
@@ -328,7 +328,7 @@ async def _refuse_users(connection: _Connection) -> None:
     users = int(await connection.fetchval(_USERS, APPLICATION) or 0)
     if users:
         raise StoreBusyError(
-            f"The program works with this database ({users} connection{'s' if users > 1 else ''}): end `serve`, quit "
+            f"The program works with this database ({number_of(users, 'connection')}): end `serve`, quit "
             "the clients and run `agentapi-mcp stop`, then try again. Nothing was changed."
         )
 
