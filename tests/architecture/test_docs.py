@@ -18,6 +18,7 @@ from agentapi_mcp.cli.mcp_clients import Entry, words_of
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\(([^)\s]+)\)")
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 LONGEST_LINE = 126
@@ -50,6 +51,12 @@ def test_every_internal_link_leads_somewhere(page: Path) -> None:
         if not place.exists() or (fragment and fragment not in anchors(place)):
             broken.append(target)
     assert not broken
+
+
+@each_page
+def test_every_picture_is_there_and_is_described(page: Path) -> None:
+    pictures = IMAGE.findall(prose(page))
+    assert [target for about, target in pictures if not about or not (page.parent / target).is_file()] == []
 
 
 def fault_of(snippet: str, parse: Callable[[str], object]) -> str | None:
