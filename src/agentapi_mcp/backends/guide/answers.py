@@ -34,7 +34,8 @@ _READ = 2_000  # characters read from either end of a long message
 _ROOM = 1_800  # characters quoted of a section
 _SECOND_ROOM = 600
 _RECENT_TURNS = 50
-_FITS = 0.43  # share of a question's weight that a section must cover to count as its answer
+_FITS = 0.48  # share of a question's weight that a section must cover to count as its answer
+_SURE = 0.9
 _NEAR = 0.1  # share that is at least worth suggesting
 _CLOSE_SECOND = 0.85
 _SUGGESTIONS = 3
@@ -110,7 +111,7 @@ class Answers:
         if terms(text):
             return self._index.search(text, context)
         if not wants_more(text):
-            return []
+            return self._index.search(text)  # which may be a declared question, such as "who did what?"
         # "Tell me more" has no terms of its own: continue with sections not shown yet.
         shown = set(_SOURCE.findall(_last_message(history, MessageRole.ASSISTANT)))
         return [match for match in self._index.search(context) if match.section.source not in shown]
@@ -122,15 +123,17 @@ class Answers:
         if intent is Intent.GREETING:
             return (), [_GREETING, state.fault or list_agents(state)]
         sections = _fitting(found)
-        if intent is None:
+        # "Is there an agent card?" asks for no agent.
+        is_no = bool(sections) and _says_no(sections[0]) and found[0].coverage >= _SURE
+        if intent is None or is_no:
             return (sections, _quoted(sections)) if sections else ((), self._nothing(found))
         parts = [state.fault or _LIVE[intent](state, question), *([describe_parts(state)] if state.parts else [])]
         if intent is Intent.FAILURE:
-            sections = self._about_fault(state)
+            sections = self._about_fault(state) or sections
         elif not (intent is Intent.NAMED and asks_how(question.text)):
             page = tuple(each for each in self._index.sections if each.page == _PAGES[intent])[:1]
             return page, [*parts, *(f"More about this: {each.source}" for each in page)]
-        return sections[:1], [*parts, *_quoted(sections[:1])]
+        return sections[:1], [*parts, *(_quoted(sections[:1]) if sections else [])]
 
     def _about_fault(self, state: LiveState) -> tuple[Section, ...]:
         turn = last_failure(state.turns)
@@ -185,8 +188,14 @@ def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:
 
 
 def _quoted(sections: Sequence[Section]) -> list[str]:
+    if _says_no(sections[0]):  # the answer first, and nothing that only sounds alike after it
+        return [f"{trimmed(sections[0], _ROOM)}\n\n**{sections[0].heading}** ({sections[0].source})"]
     rooms = (_ROOM, _SECOND_ROOM)
     return [
         f"**{section.heading}** ({section.source})\n\n{trimmed(section, room)}"
         for section, room in zip(sections, rooms, strict=False)
     ]
+
+
+def _says_no(section: Section) -> bool:
+    return section.body.startswith(("No. ", "Not yet. "))

@@ -97,7 +97,10 @@ async def _show_organization(services: Services, *, as_json: bool) -> None:
 
 async def _set_organization(services: Services, name: str, values: Sequence[str], *, as_json: bool) -> None:
     """Set one setting."""
-    changed = await services.organizations.change(services.principal, {name: _value(name, values)})
+    try:
+        changed = await services.organizations.change(services.principal, {name: _value(name, values)})
+    except InvalidRequestError as exc:  # here a setting is no option, such as --max-tokens
+        raise InvalidRequestError(str(exc), next_step=exc.next_step) from None
     _print(changed, as_json=as_json)
 
 
