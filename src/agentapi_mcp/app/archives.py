@@ -34,7 +34,7 @@ def check_place(path: Path) -> None:
         InvalidRequestError: it cannot.
     """
     _check_kind(path)
-    with _said(path), new_file(path):
+    with named_failures(path), new_file(path):
         pass
 
 
@@ -47,14 +47,14 @@ def new_archive(path: Path, *, unnamed: bool = True) -> Generator[zipfile.ZipFil
     """
     _check_kind(path)
     with ExitStack() as stack:
-        with _said(path):
+        with named_failures(path):
             file = stack.enter_context(new_file(path, unnamed=unnamed))
         sink = _Sink(file)
         with zipfile.ZipFile(cast("IO[bytes]", sink), "w") as archive:
             archive.comment = COMMENT + b"0" * DIGEST
             yield archive
         sink.end()
-        with _said(path):
+        with named_failures(path):
             file.publish(over=True)
 
 
@@ -95,7 +95,7 @@ class _Sink:
         if self._has_failed:
             return
         try:
-            with _said(self._file.path):
+            with named_failures(self._file.path):
                 self._file.write(data)
         except InvalidRequestError:
             self._has_failed = True
@@ -103,7 +103,7 @@ class _Sink:
 
 
 def _check_kind(path: Path) -> None:
-    with _said(path):
+    with named_failures(path):
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
@@ -115,7 +115,12 @@ def _check_kind(path: Path) -> None:
 
 
 @contextmanager
-def _said(path: Path) -> Generator[None]:
+def named_failures(path: Path) -> Generator[None]:
+    """Say of a failure to write which file it is, and what can be done.
+
+    Raises:
+        InvalidRequestError: for every OSError inside.
+    """
     try:
         yield
     except OSError as exc:

@@ -95,7 +95,7 @@ async def open_services(
             sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit, shares),
             agents=agents.agents,
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
-            memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
+            memberships=Memberships(PostgresMembers(base.database), clock, base.audit, file.sign_in.roles),
             clients=Clients(shared.clients, agents.policy, clock),
             wallet=wallet,
             api_keys=wallet.api_keys,
