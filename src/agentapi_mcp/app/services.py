@@ -97,7 +97,7 @@ async def open_services(
             agents=agents.agents,
             undeclared_agents=UndeclaredAgents(catalogue, base.audit),
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
-            memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
+            memberships=Memberships(PostgresMembers(base.database), clock, base.audit, file.sign_in.roles),
             clients=Clients(shared.clients, agents.policy, clock),
             wallet=wallet,
             api_keys=wallet.api_keys,

@@ -47,14 +47,17 @@ def read_passphrase(*, is_new: bool) -> str:
     Raises:
         InvalidRequestError: it cannot be read.
     """
-    if sys.stdin.isatty():
-        prompt = "Passphrase for the master keys" if is_new else "Passphrase of the backup"
-        return ask_passphrase(prompt, twice=is_new)
-    print_err("The passphrase is read from stdin.")
     try:
-        return sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise InvalidRequestError("The passphrase on stdin is not text.") from None
+        if sys.stdin.isatty():
+            prompt = "Passphrase for the master keys" if is_new else "Passphrase of the backup"
+            passphrase = ask_passphrase(prompt, twice=is_new)
+        else:
+            print_err("The passphrase is read from stdin.")
+            passphrase = sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n")
+        # In a locale without UTF-8, Python reads each byte that is no ASCII as half of a surrogate pair.
+        return passphrase.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise InvalidRequestError("The passphrase is no text in UTF-8: type it in a terminal in UTF-8.") from None
 
 
 def size(count: int) -> str:
@@ -74,3 +77,9 @@ def counted(rows: Mapping[str, int]) -> str:
 def listed_words(words: Sequence[str]) -> str:
     """Join words as a sentence does."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def sealed(kinds: Sequence[str]) -> str:
+    """Say how many keys and accounts are sealed, of which each is a `key` or an `account`."""
+    said = [number_of(kinds.count(kind), f"sealed {kind}") for kind in ("key", "account") if kind in kinds]
+    return listed_words(said) if said else "no sealed key"

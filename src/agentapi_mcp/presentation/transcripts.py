@@ -16,20 +16,23 @@ def render_markdown(
     transcript: Transcript, *, older_uri: str | None = None, time: Callable[[datetime], str] = utc_time
 ) -> str:
     """Render Markdown: a heading for each message, its content as a quote, and the cost below each answer."""
-    session = transcript.session
-    lines = [
-        f"# {one_line(session.title or '') or 'Untitled session'}",
-        "",
-        f"Session {session.id}, {_facts(session, time)}.",
-    ]
-    if older_uri is not None:
-        lines += ["", f"Earlier messages: {older_uri}"]
-    for message in transcript.messages:
-        lines += ["", f"## {_speaker(message)} · {time(message.created_at)}", "", _quoted(message.content)]
-        if message.turn is not None and message.role is MessageRole.ASSISTANT:
-            lines += ["", f"*{describe_turn(message.turn)}{_why(message.turn)}*"]
-        elif message.turn is not None and message.role is MessageRole.USER:
-            lines += _unanswered(message, message.turn)
+    earlier = "" if older_uri is None else f"\nEarlier messages: {older_uri}\n"
+    told = [message_markdown(message, time) for message in transcript.messages]
+    return "".join([head_markdown(transcript.session, time), earlier, *told])
+
+
+def head_markdown(session: Session, time: Callable[[datetime], str] = utc_time) -> str:
+    """Render the title of a session and what is known of it."""
+    return f"# {one_line(session.title or '') or 'Untitled session'}\n\nSession {session.id}, {_facts(session, time)}.\n"
+
+
+def message_markdown(message: Message, time: Callable[[datetime], str] = utc_time) -> str:
+    """Render one message below others: a heading, its content as a quote, and the cost of an answer."""
+    lines = ["", f"## {_speaker(message)} · {time(message.created_at)}", "", _quoted(message.content)]
+    if message.turn is not None and message.role is MessageRole.ASSISTANT:
+        lines += ["", f"*{describe_turn(message.turn)}{_why(message.turn)}*"]
+    elif message.turn is not None and message.role is MessageRole.USER:
+        lines += _unanswered(message, message.turn)
     return "\n".join(lines) + "\n"
 
 
@@ -47,7 +50,7 @@ def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict
             "message_count": session.message_count,
         },
         "older": older_uri,
-        "messages": [_message_json(message) for message in transcript.messages],
+        "messages": [message_json(message) for message in transcript.messages],
     }
 
 
@@ -87,7 +90,8 @@ def _why(turn: Turn) -> str:
     return f": {warning}" if warning else ""
 
 
-def _message_json(message: Message) -> dict[str, object]:
+def message_json(message: Message) -> dict[str, object]:
+    """Render one message of a transcript."""
     turn = message.turn
     return {
         "id": str(message.id),
