@@ -16,7 +16,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.preparation import allow_rich
-from agentapi_mcp.cli.chat.clients import ChatClient, session_of
+from agentapi_mcp.cli.chat.clients import ChatClient, Following, session_of
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import Answer, PlainAnswer, followed
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, error_fields, print_json
@@ -81,7 +81,7 @@ async def _send_message(
     client: ChatClient, options: ChatOptions, message: str, interrupted: asyncio.Event
 ) -> ChatReply:
     try:
-        reply = await followed(client, options, message, interrupted, _answer(options))
+        reply = await followed(client, options, message, Following(interrupted), _answer(options))
     except Exception as exc:
         cause = innermost(exc)
         if options.as_json and isinstance(cause, AgentApiError):
