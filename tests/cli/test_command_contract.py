@@ -51,7 +51,7 @@ def test_an_example_of_a_command_is_one_and_parses(name: str, line: str) -> None
     assert " ".join(words[: len(name.split())]) == name
     command, rest = COMMANDS[name], words[len(name.split()) :]
     with command.make_context(name, rest) as context:
-        assert not context._protected_args  # noqa: SLF001  # what a group has left: a word that is no command
+        assert not context._protected_args  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # what a group has left: a word that is no command
 
 
 @pytest.mark.parametrize("name", COMMANDS)

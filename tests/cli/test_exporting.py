@@ -114,8 +114,7 @@ async def test_it_is_of_all_organisations_in_which_one_may_read(own_database: Da
         "preferences": 0,
     }
     assert done.skipped == ["the conversations in Closed, which you may not read"]
-    keys = read["keys.json"]
-    assert isinstance(keys, list)
+    keys = cast("list[dict[str, str]]", read["keys.json"])
     assert {(key["name"], key["organization"]) for key in keys} == {
         ("mine", "Ours"),
         ("key of Theirs", "Theirs"),

@@ -54,6 +54,7 @@ class McpChatClient(ChatClient):
     @override
     async def send(self, options: ChatOptions, message: str, following: Following) -> ChatReply:
         answer = self._agents.ask(_arguments(options, message))
+        following.turn_id = lambda: answer.turn_id
         with _told():
             async with asyncio.TaskGroup() as group:
                 cancelling = group.create_task(_cancel_when(following.interrupted, answer))

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.preparation import allow_rich
-from agentapi_mcp.cli.chat.clients import ChatClient, session_of
+from agentapi_mcp.cli.chat.clients import ChatClient, Following, session_of
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import Answer, PlainAnswer, followed
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, print_json
@@ -79,7 +79,7 @@ def _decode(piped: bytes) -> str:
 async def _send_message(
     client: ChatClient, options: ChatOptions, message: str, interrupted: asyncio.Event
 ) -> ChatReply:
-    reply = await followed(client, options, message, interrupted, _answer(options))
+    reply = await followed(client, options, message, Following(interrupted), _answer(options))
     if options.as_json:
         print_json(reply.turn)
     for told in filter(None, (reply.error, reply.warning)):
