@@ -116,7 +116,7 @@ async def test_a_key_is_blamed_where_the_provider_refuses_it(database_urls: Data
         environ = {"OPENROUTER_API_KEY": "sk-wrong", "AGENTAPI_OPENROUTER_BASE_URL": peer.origin}
         checks = await examine_this(settings_on(database_urls.app, tmp_path), environ)
         droid = checks["agent droid"]
-        assert (droid.outcome, "Check the agent's API key" in droid.detail) == (CheckOutcome.FAULT, True)
+        assert (droid.outcome, "set another one in OPENROUTER_API_KEY" in droid.detail) == (CheckOutcome.FAULT, True)
         assert "export OPENROUTER_API_KEY=..." in droid.advice
     gone = (await examine_this(settings_on(database_urls.app, tmp_path), environ))["agent droid"]
     assert gone.advice == ("export AGENTAPI_OPENROUTER_BASE_URL=...",)

@@ -42,6 +42,7 @@ from agentapi_mcp.core.catalogue.models import (
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy, allowed, allowed_rows
 from agentapi_mcp.core.identity.cursors import decode_cursor, encode_cursor
 from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.keys.mending import Payer
 from agentapi_mcp.core.keys.models import KeySource, ProviderKey, plain_provider
 
 LARGEST_PAGE = 500
@@ -74,6 +75,14 @@ class Choice:
         if self.account is not None:
             return KeySource.ACCOUNT
         return KeySource.SERVER if self.key is None else self.key.key_source
+
+    @property
+    def payer(self) -> Payer:
+        """With what the turn is asked, for the words of an error."""
+        provider = self.account
+        if provider is None and self.key is not None and self.model is not None:
+            provider = plain_provider(self.model.provider)
+        return Payer(self.key_source, provider, self.declaration.key_variables)
 
     @property
     def model_row_id(self) -> ModelRowId | None:
@@ -338,7 +347,8 @@ def _enabled(entry: CatalogueEntry, model: ModelRow) -> ModelRow:
     if model.enabled:
         return model
     raise InvalidRequestError(
-        f"The model {model.name} of the agent {entry.name} is disabled; take one of: {_model_names(entry)}."
+        f"The model {model.name} of the agent {entry.name} is disabled: agentapi.toml says so, or lacks it. The "
+        f"operator can change that; take one of: {_model_names(entry)}."
     )
 
 
