@@ -6,10 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -21,85 +18,20 @@ from agentapi_mcp.cli.consent import size
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.server.processes import stop_server
 from tests.conftest import DatabaseUrls
-from tests.support.command_runs import CommandRun, run_command
-from tests.support.databases import Seed, Template, created
+from tests.support.command_runs import run_command
+from tests.support.databases import Template, created
 from tests.support.embedded import SharedHome
-from tests.support.filled import OTHER, USER, fill
+from tests.support.filled import OTHER, USER
+from tests.support.home_commands import done, environ, home, other, refused
+from tests.support.mounts import NEEDS_MOUNTS, mounted_on_itself
 from tests.support.terminals import terminal
 
+__all__ = ["home", "other"]  # fixtures
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: it looks for processes of a home"),
 ]
 PASSPHRASE = b"correct horse battery staple\n"
-
-
-@contextmanager
-def empty_home() -> Generator[SharedHome]:
-    """Yield a home that is not there yet, in a short directory that everybody may enter."""
-    with tempfile.TemporaryDirectory(prefix="bk-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        Path(path).chmod(0o711)
-        home = SharedHome(Path(path) / "home")
-        yield home
-        home.remove()
-
-
-@pytest.fixture
-async def home(seed: Seed) -> AsyncGenerator[SharedHome]:
-    """Return a home that nobody uses, whose database has rows in every table."""
-    with empty_home() as home:
-        await seed.copy_to(home.path)
-        postgres = EmbeddedPostgres(home.path)
-        await fill((await asyncio.to_thread(postgres.ensure)).owner_url)
-        await asyncio.to_thread(postgres.release)
-        yield home
-
-
-@pytest.fixture
-def other() -> Iterator[SharedHome]:
-    """Return a second home, which has nothing yet."""
-    with empty_home() as home:
-        yield home
-
-
-def environ(home: SharedHome, **more: str) -> dict[str, str]:
-    """Return the environment of the commands of a home."""
-    return {
-        "PATH": os.defpath,
-        "HOME": str(home.path.parent),
-        "AGENTAPI_HOME": str(home.path),
-        "AGENTAPI_POSTGRES_LINGER_SECONDS": "20",
-        **more,
-    }
-
-
-async def done(env: dict[str, str], *words: str, stdin: bytes = b"") -> CommandRun:
-    """Run a command that succeeds."""
-    ran = await run_command(env, *words, stdin=stdin)
-    assert ran.status == 0, ran
-    return ran
-
-
-async def refused(env: dict[str, str], *words: str, stdin: bytes = b"") -> str:
-    """Run a command that is refused, and return what it says."""
-    ran = await run_command(env, *words, stdin=stdin)
-    assert ran.status in {2, 3}, ran
-    assert "internal error" not in ran.err
-    return ran.err
-
-
-@contextmanager
-def mounted_on(path: Path, *options: str) -> Generator[None]:
-    """Mount a path on itself, so that it cannot be removed."""
-    if not path.exists():
-        path.touch()
-    subprocess.run(["mount", *(options or ("--bind",)), path, path], check=True)  # noqa: S603, S607  # ours
-    if "ro" in options:
-        subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)  # noqa: S603, S607  # ours
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", path], check=True)  # noqa: S603, S607  # ours
 
 
 def used(path: Path) -> int:
@@ -363,13 +295,14 @@ async def test_a_database_that_is_elsewhere_goes_and_what_is_beside_it_stays(hom
     assert [path.name for path in elsewhere.iterdir()] == ["mine"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a file that nobody can remove")
+@NEEDS_MOUNTS
 async def test_what_cannot_be_removed_is_named_and_the_rest_goes(home: SharedHome) -> None:
     env = environ(home)
     cursor = home.path.parent / ".cursor" / "mcp.json"
     cursor.parent.mkdir()
     await done(env, "connect", "cursor", "--force")
-    with mounted_on(home.path / CHAT_HISTORY):
+    (home.path / CHAT_HISTORY).touch()
+    with mounted_on_itself(home.path / CHAT_HISTORY):
         ran = await run_command(env, "uninstall", "--yes", "--json")
         assert ran.status == 3
         assert f"Not all of it could be removed: {home.path / CHAT_HISTORY} (Device or resource busy)" in ran.err
@@ -381,16 +314,16 @@ async def test_what_cannot_be_removed_is_named_and_the_rest_goes(home: SharedHom
     assert not home.path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system")
+@NEEDS_MOUNTS
 async def test_what_is_read_only_is_told_before_anything_is_removed(home: SharedHome) -> None:
     env = environ(home)
     cursor = home.path.parent / ".cursor" / "mcp.json"
     cursor.parent.mkdir()
     await done(env, "connect", "cursor", "--force")
     await asyncio.to_thread(stop_server, str(home.data), 30)
-    with mounted_on(home.path, "--bind", "-o", "ro"):
+    with mounted_on_itself(home.path, read_only=True):
         assert "is read-only, or another user's. Nothing was removed." in await refused(env, "uninstall", "--yes")
-    with mounted_on(cursor.parent, "--bind", "-o", "ro"):
+    with mounted_on_itself(cursor.parent, read_only=True):
         assert "is read-only, or another user's. Nothing was removed." in await refused(env, "uninstall", "--yes")
     assert home.data.exists()
     assert "agentapi" in cursor.read_text(encoding="utf-8")
