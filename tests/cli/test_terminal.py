@@ -254,8 +254,7 @@ def test_the_streams_are_the_process_s_own_again_afterwards() -> None:
 
 @pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "é b\\udcff\n"), ("ascii", "\\xe9 b\\udcff\n")])
 def test_what_cannot_be_encoded_is_escaped(encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, say in (("stdout", print_out), ("stderr", print_err)):
-        written = io.BytesIO()
-        monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding, "strict"))
-        say("é b\udcff")
-        assert written.getvalue().decode(encoding) == shown
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, "strict"))
+    print_out("é b\udcff")
+    assert written.getvalue().decode(encoding) == shown
