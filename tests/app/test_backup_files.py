@@ -1,5 +1,6 @@
 """The file of a backup: whole and unchanged, or refused; written wholly, or not at all."""
 
+import hashlib
 import os
 import resource
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agentapi_mcp.app.archives import DIGEST, new_archive
 from agentapi_mcp.app.backup_files import FORMAT, Manifest, TableEntry, new_backup, open_backup
 from agentapi_mcp.base.errors import InvalidRequestError, StoreMismatchError
 
@@ -108,6 +110,12 @@ ODD: list[dict[str, Any]] = [
     {"tables": [{"name": "public.profiles", "columns": [1], "rows": 1}]},
     {"tables": [{"name": "public.profiles", "columns": [], "rows": -1}]},
     {"tables": [{"name": "a.b", "columns": [], "rows": 0}]},
+    {"tables": [{"name": "public.profiles", "columns": [], "rows": 0}] * 2},
+    {"made_at": "yesterday"},
+    {"made_at": "2026-01-01T00:00:00"},
+    {"has_config": True},
+    {"master_keys": ["a"]},
+    {"program": "x" * 17_000_000},
 ]
 
 
@@ -120,6 +128,50 @@ def test_a_backup_that_names_what_it_has_not_is_refused(change: dict[str, Any], 
         writer.finish(replace(MANIFEST, **change), None, None)
     with pytest.raises(InvalidRequestError, match="damaged"), open_backup(path):
         pass
+
+
+def foreign(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> None:
+    """Write a backup that its maker has changed, with a checksum that fits."""
+    with new_archive(path) as archive:
+        for name, content in {"agentapi-mcp-backup": b"", **members}.items():
+            member = zipfile.ZipInfo(name)
+            member.compress_type = method
+            archive.writestr(member, content)
+
+
+NESTED = b'{"tables": ' + b"[" * 100_000
+FIELDS = b'{"format": 1, "program": "x", "made_at": "2026-01-01T00:00:00Z", "migrations": [], "master_keys": [], '
+WITH_CONFIG = FIELDS + b'"has_config": true, "tables": []}'
+
+
+@pytest.mark.parametrize(
+    ("members", "method"),
+    [
+        ({"backup.json": b""}, zipfile.ZIP_DEFLATED),
+        ({"backup.json": b"[]"}, zipfile.ZIP_DEFLATED),
+        ({"backup.json": b"\xff"}, zipfile.ZIP_DEFLATED),
+        ({"backup.json": NESTED}, zipfile.ZIP_DEFLATED),
+        ({"backup.json": WITH_CONFIG, "agentapi.toml": bytes(17_000_000)}, zipfile.ZIP_DEFLATED),  # a bomb
+        ({"backup.json": WITH_CONFIG, "agentapi.toml": b""}, zipfile.ZIP_BZIP2),
+        ({"backup.json": WITH_CONFIG, "../agentapi.toml": b"x = 1"}, zipfile.ZIP_DEFLATED),
+    ],
+)
+def test_a_backup_that_somebody_has_made_by_hand_is_refused(
+    members: dict[str, bytes], method: int, tmp_path: Path
+) -> None:
+    foreign(tmp_path / "b", members, method)
+    with pytest.raises(InvalidRequestError, match="b is cut off or damaged"), open_backup(tmp_path / "b"):
+        pass
+
+
+async def test_rows_that_are_damaged_under_a_checksum_that_fits_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    tables = b'"has_config": false, "tables": [{"name": "a.b", "columns": ["c"], "rows": 1}]}'
+    foreign(path, {"tables/a.b": b"one\n", "backup.json": FIELDS + tables}, zipfile.ZIP_STORED)
+    content = path.read_bytes()[:-DIGEST].replace(b"one\n", b"two\n")
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+    with open_backup(path) as backup, pytest.raises(InvalidRequestError, match="damaged"):
+        _ = [piece async for piece in backup.rows("a.b")]
 
 
 @pytest.mark.parametrize("path", ["missing", "."])

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from agentapi_mcp.base.home_names import CHAT_HISTORY
 from agentapi_mcp.cli.chat.bills import Bills
-from agentapi_mcp.cli.chat.history import NAME, ChatHistory
+from agentapi_mcp.cli.chat.history import ChatHistory
 from agentapi_mcp.cli.chat.pastes import Pastes
 from agentapi_mcp.cli.replies import ChatReply
 
@@ -17,7 +18,7 @@ HEAD = {"format": "agentapi-mcp chat history", "version": 1}
 
 
 def opened(home: Path, told: list[str] | None = None) -> ChatHistory:
-    return ChatHistory(home / NAME, (told if told is not None else []).append, str)
+    return ChatHistory(home / CHAT_HISTORY, (told if told is not None else []).append, str)
 
 
 def test_what_was_typed_is_there_the_next_time_newest_first_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -26,17 +27,17 @@ def test_what_was_typed_is_there_the_next_time_newest_first_and_for_its_owner_al
     for text in texts:
         history.append_string(text)
     assert list(opened(tmp_path).load_history_strings()) == texts[::-1]
-    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
-    (tmp_path / NAME).chmod(0o644)
+    assert (tmp_path / CHAT_HISTORY).stat().st_mode & 0o777 == 0o600
+    (tmp_path / CHAT_HISTORY).chmod(0o644)
     history.append_string("more")
-    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / CHAT_HISTORY).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_long_message_is_not_kept_and_one_line_that_was_cut_harms_no_other(tmp_path: Path) -> None:
     history = opened(tmp_path)
     history.append_string("x" * 10_001)
     history.append_string("kept")
-    with (tmp_path / NAME).open("a", encoding="utf-8") as file:
+    with (tmp_path / CHAT_HISTORY).open("a", encoding="utf-8") as file:
         file.write('"cut\n')
     history.append_string("and this")
     assert list(opened(tmp_path).load_history_strings()) == ["and this", "kept"]
@@ -44,15 +45,15 @@ def test_a_long_message_is_not_kept_and_one_line_that_was_cut_harms_no_other(tmp
 
 def test_the_oldest_messages_are_forgotten(tmp_path: Path) -> None:
     lines = [json.dumps(HEAD), *(json.dumps(str(number)) for number in range(2001))]
-    (tmp_path / NAME).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (tmp_path / CHAT_HISTORY).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     assert len(list(opened(tmp_path).load_history_strings())) == 1000
-    assert len((tmp_path / NAME).read_text(encoding="utf-8").splitlines()) == 1001
+    assert len((tmp_path / CHAT_HISTORY).read_text(encoding="utf-8").splitlines()) == 1001
     assert next(iter(opened(tmp_path).load_history_strings())) == "2000"
 
 
 @pytest.mark.parametrize("written", ["", json.dumps(HEAD)])
 def test_an_empty_history_is_none(tmp_path: Path, written: str) -> None:
-    (tmp_path / NAME).write_text(written, encoding="utf-8")
+    (tmp_path / CHAT_HISTORY).write_text(written, encoding="utf-8")
     told = list[str]()
     assert list(opened(tmp_path, told).load_history_strings()) == []
     assert told == []
@@ -60,12 +61,12 @@ def test_an_empty_history_is_none(tmp_path: Path, written: str) -> None:
 
 @pytest.mark.parametrize("written", [json.dumps(HEAD | {"version": 2}), "[]", "# 2026\n+hello\n", "\x00"])
 def test_a_history_of_another_version_is_told_once_and_stays_as_it_is(tmp_path: Path, written: str) -> None:
-    (tmp_path / NAME).write_text(written, encoding="utf-8")
+    (tmp_path / CHAT_HISTORY).write_text(written, encoding="utf-8")
     told = list[str]()
     history = opened(tmp_path, told)
     assert list(history.load_history_strings()) == []
     history.append_string("hello")
-    assert (len(told), (tmp_path / NAME).read_text(encoding="utf-8")) == (1, written)
+    assert (len(told), (tmp_path / CHAT_HISTORY).read_text(encoding="utf-8")) == (1, written)
     assert "no history of this version" in told[0]
 
 

@@ -33,6 +33,11 @@ _KEY = """
 INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, name, sealed_key, key_id)
 VALUES ($1, $2, $3, 'openai', $4, 'x', 'k')
 """
+_ACCOUNT = """
+UPDATE public.mcp_sessions SET oauth_data = '{"calendar": {"sealed": "eA==", "key_id": "k", "state": "connected",
+    "scopes": [], "expires_at": null, "connected_at": "2026-01-01T00:00:00Z", "issued_at": "2026-01-01T00:00:00Z"}}'
+ WHERE user_id = $1 AND session_id LIKE 'oauth/%'
+"""
 _MESSAGES = """
 INSERT INTO public.chat_messages (session_id, role, content, created_at)
 SELECT $1, 'user', format('%s %s', n, repeat('x', $3)), now() + n * interval '1 second' FROM generate_series(1, $2) AS n
@@ -99,6 +104,7 @@ async def test_it_is_of_all_organisations_in_which_one_may_read(own_database: Da
     await chats(own_database, await organization(own_database, "Theirs"), "one", "two")
     denied = '{"agentapi": {"sessions:read": false}}'
     await chats(own_database, await organization(own_database, "Closed", denied), "three")
+    await execute(own_database, (_ACCOUNT, UUID(USER)))
     left = await organization(own_database, "Left")
     await chats(own_database, left, "four")
     await execute(own_database, ("DELETE FROM public.organization_members WHERE organization_id = $1", left))

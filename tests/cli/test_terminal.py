@@ -250,3 +250,11 @@ def test_the_streams_are_the_process_s_own_again_afterwards() -> None:
             assert isinstance(sys.stdout, CleanStream)
             assert isinstance(sys.stdout.stream, Screen)
         assert (sys.stdout, sys.stderr) == (out, err)
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "é b\\udcff\n"), ("ascii", "\\xe9 b\\udcff\n")])
+def test_what_cannot_be_encoded_is_escaped(encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, "strict"))
+    print_out("é b\udcff")
+    assert written.getvalue().decode(encoding) == shown

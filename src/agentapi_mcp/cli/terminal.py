@@ -44,11 +44,11 @@ class CleanStream:
     def write(self, text: str) -> int:
         """Write the text without what is not seen in it."""
         if self._only_in_terminal and not self.stream.isatty():
-            return self.stream.write(text)
+            return _write(self.stream, text)
         # A streamed reply comes in pieces, and an emoji may be cut between two of them.
         shown = visible(text, self._before)
         self._before = (self._before + shown)[-CONTEXT:]
-        self.stream.write(shown)
+        _write(self.stream, shown)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -175,6 +175,16 @@ def print_labelled(label: str, colour: str, text: str) -> None:
         label = ""
     stream.write(f"{label}{text}\n")
     stream.flush()
+
+
+def _write(stream: TextIO, text: str) -> int:
+    """Write a text; what the stream cannot encode, as a file name that is no UTF-8, is escaped."""
+    try:
+        return stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
 
 
 def _fitting(text: str, columns: int) -> str:

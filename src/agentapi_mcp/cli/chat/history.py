@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from agentapi_mcp.base.json_values import as_object, as_text, load_json
 
-NAME = "chat-history.jsonl"
 _FORMAT = "agentapi-mcp chat history"
 _VERSION = 1
 _HEAD = {"format": _FORMAT, "version": _VERSION}

@@ -104,7 +104,8 @@ SELECT r.rolname::text AS login, a.application_name AS program, count(*) AS numb
      OR NOT r.rolsuper
     AND EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'agentapi_system' AND pg_has_role(r.oid, s.oid, 'MEMBER'))
     AND (a.application_name = '' OR a.application_name ILIKE 'supavisor%' OR a.application_name ILIKE 'pgbouncer%'
-      OR r.oid IS DISTINCT FROM (SELECT relowner FROM pg_class WHERE oid = to_regclass('agentapi.migrations'))))
+      OR r.oid <> coalesce((SELECT relowner FROM pg_class WHERE oid = to_regclass('agentapi.migrations')),
+                           (SELECT oid FROM pg_roles WHERE rolname = current_user))))
  GROUP BY 1, 2 ORDER BY 1, 2
 """
 # Functions and the table of roles stay where others may use them; `agentapi` goes first, with its policies.
