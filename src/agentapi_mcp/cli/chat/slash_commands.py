@@ -385,7 +385,7 @@ def asked_again(options: ChatOptions, turn: Fields | None) -> tuple[ChatOptions,
 
 def _refuse_misspelt(line: str, word: str) -> None:
     """Refuse what looks like a command that is misspelt; all else that begins with a slash is a message."""
-    meant = _MEANT.get(line.strip().casefold())
+    meant = _MEANT.get(line.rstrip().casefold())
     near = [meant] if meant else get_close_matches(word.casefold(), COMMANDS, n=1, cutoff=0.75)
     if near and "\n" not in line:
         raise InvalidRequestError(
