@@ -30,7 +30,7 @@ class McpChatClient(ChatClient):
     @override
     async def default_agent(self) -> str | None:
         with _told():
-            return (await self._agents.call("list_agents", {}))["default_agent"]
+            return (await self._agents.call("list_agents", {}))["default"]
 
     @override
     async def models(self, agent: str | None) -> list[ModelOut]:

@@ -87,10 +87,10 @@ class AgentOut(OutputModel):
 
 
 class AgentsOut(OutputModel):
-    """A page of agents; `default_agent` answers where none is named."""
+    """A page of agents; `default` answers where none is named."""
 
     agents: list[AgentOut]
-    default_agent: str | None
+    default: str | None
     next_cursor: str | None
 
 

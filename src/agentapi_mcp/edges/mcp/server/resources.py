@@ -197,7 +197,7 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
         page = await agents.list_(caller.principal, limit=PAGE, cursor=page.next_cursor, preferences=preferences)
         views += page.items
     default = await agents.default(caller.principal, preferences)
-    out = AgentsOut(agents=[agent_out(view) for view in views], default_agent=default, next_cursor=None)
+    out = AgentsOut(agents=[agent_out(view) for view in views], default=default, next_cursor=None)
     return out.model_dump_json(indent=1)
 
 
