@@ -1,6 +1,7 @@
 """The parts of the chat that need no terminal: history, pasted texts, bills."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from rich.cells import cell_len
 from agentapi_mcp.base.home_names import CHAT_HISTORY
 from agentapi_mcp.cli.chat.bills import Bills
 from agentapi_mcp.cli.chat.history import ChatHistory
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.pastes import Pastes
-from agentapi_mcp.cli.replies import ChatReply
+from agentapi_mcp.cli.chat.slash_commands import asked_again
+from agentapi_mcp.cli.replies import ChatReply, Fields
 
 HEAD = {"format": "agentapi-mcp chat history", "version": 1}
 
@@ -123,3 +126,62 @@ def test_what_nobody_knows_is_no_zero() -> None:
     bills.add(reply(None).turn)
     assert bills.summary()[0] == "droid: 1 answer, unknown"
     assert bills.total == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("turn", "flags", "told"),
+    [
+        (None, (False, False), "asked if it was not, and taken up if it was"),
+        (("completed", True, None, False), (False, True), "asked anew, which costs again"),
+        (("failed", True, None, False), (False, True), "that was failed cost stays."),
+        (("cancelled", True, "cancel_turn", True), (False, True), "The one before may go on, and cost."),
+        (("cancelled", True, "abandoned", False), (True, False), "may cost twice"),
+        (("interrupted", True, None, False), (True, False), "may cost twice"),
+        (("interrupted", False, None, False), (True, False), "was not asked yet"),
+    ],
+)
+def test_a_message_is_asked_again_by_what_became_of_it_and_never_twice_in_silence(
+    turn: tuple[str, bool, str | None, bool] | None, flags: tuple[bool, bool], told: str
+) -> None:
+    names = ("status", "asked", "end_reason", "billing_may_go_on")
+    fields: Fields | None = None if turn is None else {name: turn[place] for place, name in enumerate(names)}
+    options, said = asked_again(ChatOptions(new=True, idempotency_key="key"), fields)
+    assert (options.retry, options.new) == flags
+    assert (options.idempotency_key is None) == options.new
+    assert told in said
+
+
+def test_the_newest_messages_of_a_very_long_history_are_read(tmp_path: Path) -> None:
+    with (tmp_path / NAME).open("w", encoding="utf-8") as file:
+        file.write(f"{json.dumps(HEAD)}\n")
+        for number in range(2500):
+            file.write(json.dumps(f"{number} {'x' * 9000}") + "\n")
+    texts = list(opened(tmp_path).load_history_strings())
+    assert (len(texts), texts[0].split()[0]) == (1000, "2499")
+    assert (tmp_path / NAME).stat().st_size < 10_000_000
+
+
+def test_two_conversations_at_once_lose_nothing(tmp_path: Path) -> None:
+    lines = [json.dumps(HEAD), *(json.dumps(f"old {number}") for number in range(1999))]
+    (tmp_path / NAME).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    both = [opened(tmp_path), opened(tmp_path)]
+
+    def talk(place: int) -> None:
+        for number in range(200):
+            both[place].store_string(f"{place}: {number}")
+            list(both[place].load_history_strings())
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(talk, (0, 1)))
+    texts = list(opened(tmp_path).load_history_strings())
+    for place in (0, 1):
+        assert [text for text in texts if text.startswith(f"{place}: ")] == [
+            f"{place}: {n}" for n in range(199, -1, -1)
+        ]
+
+
+def test_a_line_that_begins_with_a_space_is_kept_for_this_conversation_alone(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    history.append_string(" the password is x")
+    assert history.get_strings() == [" the password is x"]
+    assert not (tmp_path / NAME).exists()

@@ -129,6 +129,10 @@ class HostileClient(ChatClient):
         return []
 
     @override
+    async def default_agent(self) -> str | None:
+        return self.text
+
+    @override
     async def models(self, agent: str | None) -> list[ModelOut]:
         return []
 

@@ -28,6 +28,11 @@ class McpChatClient(ChatClient):
             return await self._agents.agents()
 
     @override
+    async def default_agent(self) -> str | None:
+        with _told():
+            return (await self._agents.call("list_agents", {}))["default"]
+
+    @override
     async def models(self, agent: str | None) -> list[ModelOut]:
         with _told():
             return await self._agents.models(agent)

@@ -87,9 +87,10 @@ class AgentOut(OutputModel):
 
 
 class AgentsOut(OutputModel):
-    """A page of agents."""
+    """A page of agents; `default` answers where none is named."""
 
     agents: list[AgentOut]
+    default: str | None
     next_cursor: str | None
 
 

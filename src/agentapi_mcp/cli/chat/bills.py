@@ -47,7 +47,7 @@ class Bills:
             if cell_len(line) > width:
                 parts = [long.sub(short, part) for part in parts]
                 line = _row(parts)
-        return line if cell_len(line) <= width else set_cell_size(line, width - 1).rstrip() + "…"
+        return fitted(line, width)
 
     def summary(self) -> list[str]:
         """Describe what the conversation has cost, by agent."""
@@ -75,6 +75,11 @@ def _sum(values: Sequence[float | None], written: Callable[[float], str]) -> str
 
 def _row(parts: list[str]) -> str:
     return visible(f"[{' · '.join(filter(None, parts))}]")
+
+
+def fitted(line: str, width: int) -> str:
+    """Return a line that fits into a row, cut where it is too long."""
+    return line if cell_len(line) <= width else set_cell_size(line, width - 1).rstrip() + "…"
 
 
 def dollars(amount: float) -> str:

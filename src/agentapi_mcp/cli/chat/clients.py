@@ -36,6 +36,10 @@ class ChatClient(Protocol):
         """List the agents."""
         ...
 
+    async def default_agent(self) -> str | None:
+        """Return the agent that answers where none is named."""
+        ...
+
     async def models(self, agent: str | None) -> list[ModelOut]:
         """List the models of an agent, or of all."""
         ...
@@ -89,6 +93,10 @@ class InProcessChatClient(ChatClient):
         services = self._services
         views = await read_all(lambda cursor: services.agents.list_(services.principal, cursor=cursor))
         return [agent_out(view) for view in views]
+
+    @override
+    async def default_agent(self) -> str | None:
+        return await self._services.agents.default(self._services.principal)
 
     @override
     async def models(self, agent: str | None) -> list[ModelOut]:

@@ -16,16 +16,20 @@ from agentapi_mcp.cli.chat.clients import ChatClient, Following
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import CtrlC, Interruption, Screen, followed
 from agentapi_mcp.cli.outputs import explain
-from agentapi_mcp.cli.replies import ChatReply
+from agentapi_mcp.cli.replies import ChatReply, Fields
 from agentapi_mcp.cli.terminal import print_err, print_fact, terminal_width
 from agentapi_mcp.presentation.models import AgentOut, SessionOut
 
 _ENDS = {signal.SIGTERM: "Ended by a signal.", signal.SIGHUP: "The terminal was closed."}
-_NOBODY_YET = "default agent"
+_NOBODY = "no agent"
 
 
 class Conversation:
-    """The state of a conversation; `answering` is the agent that answers, as far as it is known."""
+    """The state of a conversation.
+
+    `answering` is the agent that answers, as far as it is known; `message` the last one that was sent, and `asked` its
+    turn, if it is known what became of it; `reply` the last answer.
+    """
 
     def __init__(self, client: ChatClient, options: ChatOptions, screen: Screen, session: SessionOut | None) -> None:
         self.client = client
@@ -36,14 +40,14 @@ class Conversation:
         self.message: str | None = None
         self.reply: ChatReply | None = None
         self.drafted = ""
+        self.asked: Fields | None = None
         self._following: Following | None = None
-        self._usable: list[str] = []
+        self._default: str | None = None
 
     @property
     def name(self) -> str:
-        """The agent that the next message goes to, as far as it is known before it has answered."""
-        only = self._usable[0] if len(self._usable) == 1 else _NOBODY_YET
-        return self.options.agent or self.answering or only
+        """The agent that the next message goes to."""
+        return self.options.agent or self.answering or self._default or _NOBODY
 
     async def read(self) -> str | None:
         """Read what is typed next; None to leave."""
@@ -51,14 +55,13 @@ class Conversation:
         return await self.screen.read(self.name, text)
 
     async def agents(self) -> list[AgentOut]:
-        """List the agents, and see which can be used."""
-        agents = await self.client.agents()
-        self._usable = [agent.name for agent in agents if agent.enabled and not agent.missing]
-        return agents
+        """List the agents, and see which one answers where none is named."""
+        self._default = await self.client.default_agent()
+        return await self.client.agents()
 
     async def send(self, message: str, interrupted: asyncio.Event, *, again: ChatOptions | None = None) -> None:
         """Send a message and show the answer."""
-        self.message, self._following = message, Following(interrupted)
+        self.message, self.asked, self._following = message, None, Following(interrupted)
         try:
             answer = self.screen.answer()
             self._take(await followed(self.client, again or self.options, message, self._following, answer))
@@ -91,7 +94,7 @@ class Conversation:
         )
 
     def _take(self, reply: ChatReply) -> None:
-        self.reply = reply
+        self.reply, self.asked = reply, reply.turn
         self.answering = str(reply.turn["agent"])
         # The key, and whether to ask anew, are those of the first message.
         self.options = replace(self.options, session_id=reply.session_id, idempotency_key=None, retry=False, new=False)

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import termios
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ _STYLE = Style.from_dict({"agent": "ansicyan bold", "prompt": ""})
 _MENU_ROWS = 6
 _RESTORE = "\x1b[0m\x1b[?2004l\x1b[?25h"  # no style, no bracketed paste, and a cursor
 _REPLACEMENT = "\ufffd"
-Choices = Callable[[str], Awaitable[list[tuple[str, str]]]]
+Choices = Callable[[str], list[tuple[str, str]]]
 
 
 class CommandCompleter(Completer):
@@ -43,18 +43,12 @@ class CommandCompleter(Completer):
         self._choices = choices
 
     @override
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> list[Completion]:
-        return []  # what there is must be awaited
-
-    @override
-    async def get_completions_async(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> AsyncGenerator[Completion]:
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Generator[Completion]:
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
         word = text.rpartition(" ")[2]
-        for choice, about in await self._choices(text):
+        for choice, about in self._choices(text):
             yield Completion(choice, start_position=-len(word), display_meta=visible(about))
 
 
@@ -88,7 +82,7 @@ class PromptScreen(Screen):
     @property
     @override
     def hint(self) -> str:
-        return "Alt-Enter begins another line, a pasted text is one message, and Tab completes commands."
+        return "Alt-Enter begins another line; a pasted text is one message; Tab completes."
 
     @property
     @override

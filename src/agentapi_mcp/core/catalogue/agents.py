@@ -168,6 +168,16 @@ class Agents:
         require(principal, Action.READ_CATALOGUE)
         return [entry.name for entry in _enabled_agents(await self._policy.entries(principal), preferences)]
 
+    async def default(self, principal: Principal, preferences: Preferences = NO_PREFERENCES) -> str | None:
+        """Return the agent that answers where none is named; None where there is none."""
+        require(principal, Action.READ_CATALOGUE)
+        settings, means = await self._policy.settings(principal), await self._means(principal)
+        entries = [means.completes(entry) for entry in await self._policy.entries(principal)]
+        try:
+            return self._default(entries, None, settings, preferences).name
+        except (InvalidRequestError, NotFoundError):
+            return None
+
     async def meant(self, principal: Principal, name: str) -> str:
         """Return the name of the agent that another spelling means; the name as it is where none is meant."""
         require(principal, Action.READ_CATALOGUE)

@@ -29,10 +29,11 @@ class CataloguePolicy:
 
     async def entries(self, principal: Principal) -> list[CatalogueEntry]:
         """List the agents that the principal's organisation allows."""
-        entries = await self._catalogue.entries()
-        if self._store is None:
-            return list(entries)
-        return allowed(entries, read_settings(await self._store.settings(principal)))
+        return allowed(await self._catalogue.entries(), await self.settings(principal))
+
+    async def settings(self, principal: Principal) -> OrganizationSettings:
+        """Return the settings of the principal's organisation."""
+        return OrganizationSettings() if self._store is None else read_settings(await self._store.settings(principal))
 
     async def undeclared(self, principal: Principal) -> list[AgentRow]:
         """List the rows that no file declares, of the agents that the principal's organisation allows."""
