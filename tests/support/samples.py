@@ -36,7 +36,7 @@ NOT_RUN = {
     r"commands.md: agentapi-mcp members (role|remove)": "tests/acceptance/test_organizations.py",
     r"commands.md: agentapi-mcp turns cancel": "tests/acceptance/test_terminal.py",
     r"how-to/gemini-through-claude-code-router.md: agentapi-mcp": "tests/acceptance/test_ccrouter.py",
-    r"how-to/sign-in.md: agentapi-mcp tokens create bo ": "tests/acceptance/test_tokens.py",
+    r"how-to/(sign-in|serve).md: agentapi-mcp tokens create bo ": "tests/acceptance/test_tokens.py",
 }
 
 
