@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agentapi_mcp.backends.guide.index import Index, Match
 from agentapi_mcp.backends.guide.intents import (
@@ -37,6 +37,8 @@ _RECENT_TURNS = 50
 _FITS = 0.48  # share of a question's weight that a section must cover to count as its answer
 _SURE = 0.9
 _NEAR = 0.1  # share that is at least worth suggesting
+_READABLE = 0.2  # share that is worth being read by a model
+_PASSAGES = 6
 _CLOSE_SECOND = 0.85
 _SUGGESTIONS = 3
 _NEXT = "You could ask next:"
@@ -68,15 +70,28 @@ _LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer without a model, and the question with the passages that a model may write from.
+
+    There are none where the answer comes from the live state, is a plain no, or is that nothing was found.
+    """
+
+    text: str
+    question: str = ""
+    passages: tuple[Section, ...] = ()
+
+
 class Answers:
     """Answers questions from the index and the live state."""
 
     def __init__(self, index: Index, host: GuideHost) -> None:
         self._index = index
         self._host = host
+        self._sources = {f"docs/{each.page}" for each in index.sections} | {each.source for each in index.sections}
 
-    async def answer(self, turn: BackendTurn) -> str:
-        """Write the whole answer."""
+    async def draft(self, turn: BackendTurn) -> Draft:
+        """Write the whole answer as it is without a model."""
         state = await self._state(turn)
         text = _chosen(_readable_part(turn.message), turn.history)
         names = tuple(agent.name for agent in state.agents)
@@ -89,7 +104,12 @@ class Answers:
         if suggestions:
             numbered = "\n".join(f"{number}. {ask}" for number, ask in enumerate(suggestions, 1))
             parts.append(f"{_NEXT}\n\n{numbered}")
-        return "\n\n".join(parts)
+        is_from_pages = find_intent(question) is None and not (shown and _says_no(shown[0]))
+        return Draft("\n\n".join(parts), text, _passages(found) if is_from_pages else ())
+
+    def knows(self, source: str) -> bool:
+        """Return whether there is such a section, or such a page."""
+        return source in self._sources
 
     async def _state(self, turn: BackendTurn) -> LiveState:
         view, clock = self._host.view, self._host.clock
@@ -179,6 +199,11 @@ def _chosen(text: str, history: Sequence[HistoryMessage]) -> str:
 def _last_message(history: Sequence[HistoryMessage], role: MessageRole) -> str:
     message = next((message.text for message in reversed(history) if message.role is role), "")
     return _readable_part(message)
+
+
+def _passages(found: Sequence[Match]) -> tuple[Section, ...]:
+    """Return what a model reads: also what is only near, since it knows more words than the search."""
+    return tuple(match.section for match in found if match.coverage >= _READABLE)[:_PASSAGES]
 
 
 def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:
