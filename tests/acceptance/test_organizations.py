@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance.test_processes import environ, run
 from tests.support.databases import Seed
+from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance
 
@@ -90,3 +91,24 @@ async def test_a_setting_that_is_refused_is_named_as_it_was_written(
     status, out, err = await run(environ(edge_home), "organization", "set", setting, value)
     assert (status, out) == (2, "")
     assert err.startswith(said)
+
+
+async def test_what_was_spent_is_told_as_the_page_on_costs_says(fresh_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        env = environ(fresh_home, peer)
+        for message in ("one", "two"):
+            status, out, err = await run(env, "chat", "--agent", "droid", "--json", message)
+            assert status == 0, err
+    session = json.loads(out)["session_id"]
+    assert "$0.00014" in (await run(env, "sessions", "show", session))[1]
+    assert await spent(env) == 0.00028
+    assert (await run(env, "sessions", "delete", session, "--yes"))[0] == 0
+    assert await spent(env) == 0.00014
+    words = ("--action", "turn_ended", "--since", "90d", "--limit", "1000", "--json")
+    events = json.loads((await run(env, "audit", *words))[1])
+    assert [event["details"]["cost_usd"] for event in events] == [0.00014, 0.00014]
+
+
+async def spent(env: dict[str, str]) -> float:
+    """Return what the organisation has spent in the last 30 days."""
+    return float(json.loads((await run(env, "organization", "show", "--json"))[1])["numbers"]["cost_usd"])

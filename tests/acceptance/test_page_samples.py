@@ -147,8 +147,9 @@ class Shell:
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         out, _ = await shell.communicate()
-        kept = (self._place / ".env").read_text(encoding="utf-8")
-        self._env = dict(each.split("=", 1) for each in kept.split("\0") if each)
+        kept = self._place / ".env"
+        if kept.exists():  # the shell read the command to its end
+            self._env = dict(each.split("=", 1) for each in kept.read_text(encoding="utf-8").split("\0") if each)
         return shell.returncode or 0, out.decode()
 
 

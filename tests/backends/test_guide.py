@@ -30,7 +30,7 @@ from agentapi_mcp.core.backends.models import HealthStatus, HistoryMessage, Mess
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelView
-from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Session, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.testing.hosts import FakeHost, FakeView
 from tests.support.clocks import ManualClock
@@ -255,8 +255,74 @@ async def test_the_last_cost_is_told_and_unknown_is_never_zero() -> None:
     view = FakeView((), (paid_turn("0", "guide"), paid_turn("0.00330"), paid_turn(None)))
     said = await Conversation(view).ask("what did my last turn cost?")
     assert "1 minute ago: $0.0033 (according to provider), 1,200 input tokens, 30 output tokens, 2.0 s." in said
-    assert "last 3 turns together: $0.0033, and 1 whose cost is unknown (which is not zero)" in said
+    assert (
+        "This month (from 2026-01-01 to 2026-01-01 12:00, UTC): $0.0033 for 3 turns, of which the cost of 1 is" in said
+    )
+    assert "unknown (which is not zero)." in said
     assert "nothing was spent" in await Conversation(FakeView()).ask("how much have I spent so far?")
+
+
+@pytest.mark.parametrize(
+    ("question", "begins"),
+    [
+        ("how much did I spend this month?", "This month (from 2026-05-01 to 2026-05-20 12:00, UTC): $3 for 2 turns."),
+        ("how much did I spend today", "Today (from 2026-05-20 to 2026-05-20 12:00, UTC): $1 for 1 turn."),
+        ("what did I spend yesterday?", "Yesterday (from 2026-05-19 to 2026-05-20, UTC): no turns"),
+        ("costs this week", "This week (from 2026-05-18 to 2026-05-20 12:00, UTC): $3 for 2 turns."),
+        ("what did I spend last month?", "Last month (from 2026-04-01 to 2026-05-01, UTC): $4 for 1 turn."),
+        (
+            "my costs in the last 3 days",
+            "In the last 3 days (from 2026-05-17 12:00 to 2026-05-20 12:00, UTC): $3 for 2",
+        ),
+        ("how much have I spent this year?", "This year (from 2026-01-01 to 2026-05-20 12:00, UTC): $7 for 3 turns."),
+        ("what have I paid in total?", "Altogether: $15 for 4 turns."),
+    ],
+)
+async def test_what_was_spent_in_a_period_is_the_sum_of_that_period(question: str, begins: str) -> None:
+    now = datetime(2026, 5, 20, 12, tzinfo=UTC)
+
+    def paid(cost: str, at: datetime) -> Turn:
+        return replace(paid_turn(cost), created_at=at)
+
+    turns = (
+        paid("1", now - timedelta(hours=1)),
+        paid("2", datetime(2026, 5, 18, 0, 0, tzinfo=UTC)),
+        paid("4", datetime(2026, 4, 30, 23, 59, tzinfo=UTC)),
+        paid("8", datetime(2025, 12, 31, tzinfo=UTC)),
+    )
+    guide = registry.create("guide", {}, FakeHost(clock=ManualClock(at=now), view=FakeView((), turns)))
+    events = [event async for event in guide.run(backend_turn(question, model_id=None))]
+    said = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert said.startswith(begins)
+    assert "What you deleted is not in it." in said or "no turns" in said
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["what are my sessions?", "list my chats", "show my last conversations", "my sessions", "which sessions do I have"],
+)
+async def test_ones_own_sessions_are_listed_with_how_to_go_on(question: str) -> None:
+    talk = Session(
+        id=SessionId(UUID(int=7)),
+        title="All\nabout cats",
+        agent="droid",
+        model=None,
+        metadata={},
+        created_at=NOW - timedelta(days=2),
+        last_message_at=NOW - timedelta(hours=3),
+    )
+    said = await Conversation(FakeView((), talks=(talk,))).ask(question)
+    assert f'- "All about cats": with droid, 3 hours ago, `{UUID(int=7)}`' in said
+    assert "`agentapi-mcp sessions list`" in said
+    assert "You have no sessions yet." in await Conversation(FakeView()).ask(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["how do I list my sessions?", "where are my chats?", "what happens to my sessions?", "delete my sessions"],
+)
+async def test_what_is_asked_about_sessions_is_answered_from_the_pages(question: str) -> None:
+    assert "You have no sessions yet." not in await Conversation(FakeView()).ask(question)
 
 
 async def test_the_state_that_cannot_be_read_is_admitted_and_the_documentation_still_answers() -> None:

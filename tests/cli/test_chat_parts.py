@@ -152,18 +152,18 @@ def test_a_message_is_asked_again_by_what_became_of_it_and_never_twice_in_silenc
 
 
 def test_the_newest_messages_of_a_very_long_history_are_read(tmp_path: Path) -> None:
-    with (tmp_path / NAME).open("w", encoding="utf-8") as file:
+    with (tmp_path / CHAT_HISTORY).open("w", encoding="utf-8") as file:
         file.write(f"{json.dumps(HEAD)}\n")
         for number in range(2500):
             file.write(json.dumps(f"{number} {'x' * 9000}") + "\n")
     texts = list(opened(tmp_path).load_history_strings())
     assert (len(texts), texts[0].split()[0]) == (1000, "2499")
-    assert (tmp_path / NAME).stat().st_size < 10_000_000
+    assert (tmp_path / CHAT_HISTORY).stat().st_size < 10_000_000
 
 
 def test_two_conversations_at_once_lose_nothing(tmp_path: Path) -> None:
     lines = [json.dumps(HEAD), *(json.dumps(f"old {number}") for number in range(1999))]
-    (tmp_path / NAME).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (tmp_path / CHAT_HISTORY).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     both = [opened(tmp_path), opened(tmp_path)]
 
     def talk(place: int) -> None:
@@ -184,4 +184,4 @@ def test_a_line_that_begins_with_a_space_is_kept_for_this_conversation_alone(tmp
     history = opened(tmp_path)
     history.append_string(" the password is x")
     assert history.get_strings() == [" the password is x"]
-    assert not (tmp_path / NAME).exists()
+    assert not (tmp_path / CHAT_HISTORY).exists()

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from inspect import getmembers, isfunction, signature
 from typing import LiteralString
 from uuid import UUID, uuid4
@@ -144,6 +144,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "TurnStore.get": lambda who: turns.get(who, turn_id),
         "TurnStore.recent": lambda who: turns.recent(who, 100),
         "TurnStore.recent, open": lambda who: turns.recent(who, 100, only_open=True),
+        "TurnStore.spent": lambda who: turns.spent(who, datetime(2026, 1, 1, tzinfo=UTC), datetime.now(UTC)),
         "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
         "TurnStore.request_cancel": lambda who: turns.request_cancel(who, turn_id),
         "TurnStore.save_partial": lambda who: turns.save_partial(who, scene.owner, turn_id, "forged"),

@@ -13,7 +13,7 @@ NOT_RUN = {
     r"README.md: (git clone|cd) |getting-started.md: (git|cd) ": "needs the address of the repository",
     r"[^:]*: (echo .* \| )?make (run|test|check)\b": "sets up an environment from a package index",
     r"(performance|reliability).md: make ": "measures for minutes",
-    r"[^:]*: export PATH=": "is about a clone that was set up",
+    r"[^:]*: (export PATH=|eval |agentapi-mcp completion )": "changes the shell that it is typed into",
     r"[^:]*: (claude|docker|npm|gcloud|ccr|lms|ollama|vllm) ": "is a program of others",
     r"backends/droid.md: npm ": "is a program of others",
     r"how-to/deploy.md: (cp|python3|install|systemctl) ": "changes the machine",
@@ -36,7 +36,7 @@ NOT_RUN = {
     r"commands.md: agentapi-mcp members (role|remove)": "tests/acceptance/test_organizations.py",
     r"commands.md: agentapi-mcp turns cancel": "tests/acceptance/test_terminal.py",
     r"how-to/gemini-through-claude-code-router.md: agentapi-mcp": "tests/acceptance/test_ccrouter.py",
-    r"how-to/sign-in.md: agentapi-mcp tokens create bo ": "tests/acceptance/test_tokens.py",
+    r"how-to/(sign-in|serve).md: agentapi-mcp tokens create bo ": "tests/acceptance/test_tokens.py",
 }
 
 

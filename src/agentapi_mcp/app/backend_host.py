@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from decimal import Decimal
 from typing import TypeVar, cast
 
 from typing_extensions import override
@@ -11,7 +13,7 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.backends.ports import BackendHost
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.conversations.models import Session, Spending, Turn
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.services import Services
 
@@ -77,3 +79,15 @@ class LiveServerView(ServerView):
         # Some more, since running turns are left out below, the guide's own among them.
         turns = await self._services.turns.recent(principal, limit + 20)
         return tuple(turn for turn in turns if turn.status.is_final)[:limit]
+
+    @override
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+        if self._services is None:
+            return Spending(turns=0, cost_usd=Decimal(0), unknown=0)
+        return await self._services.turns.spent(principal, since, until)
+
+    @override
+    async def sessions(self, principal: Principal, limit: int) -> tuple[Session, ...]:
+        if self._services is None:
+            return ()
+        return tuple((await self._services.sessions.list_(principal, limit=limit)).items)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
@@ -12,7 +14,7 @@ from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.conversations.models import Session, Spending, Turn
 from agentapi_mcp.core.identity.principals import Principal
 
 T = TypeVar("T")
@@ -25,6 +27,7 @@ class FakeView(ServerView):
     listed: tuple[AgentView, ...] = ()
     turns: tuple[Turn, ...] = ()
     probed: tuple[PartHealth, ...] = ()
+    talks: tuple[Session, ...] = ()
 
     @override
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
@@ -43,6 +46,21 @@ class FakeView(ServerView):
         """List the turns of the test."""
         del principal
         return self.turns[:limit]
+
+    @override
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+        """Sum up the turns of the test."""
+        del principal
+        turns = [turn for turn in self.turns if since <= turn.created_at < until]
+        costs = [turn.bill.usage.cost_usd for turn in turns]
+        known = [cost for cost in costs if cost is not None]
+        return Spending(turns=len(turns), cost_usd=sum(known, Decimal(0)), unknown=len(costs) - len(known))
+
+    @override
+    async def sessions(self, principal: Principal, limit: int) -> tuple[Session, ...]:
+        """List the sessions of the test."""
+        del principal
+        return self.talks[:limit]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agentapi_mcp.backends.guide.index import Index, Match
 from agentapi_mcp.backends.guide.intents import (
@@ -15,6 +15,7 @@ from agentapi_mcp.backends.guide.intents import (
     wants_more,
 )
 from agentapi_mcp.backends.guide.pages import Section, trimmed
+from agentapi_mcp.backends.guide.periods import find_period, this_month
 from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.guide.state import (
     LiveState,
@@ -25,6 +26,7 @@ from agentapi_mcp.backends.guide.state import (
     last_failure,
     list_agents,
     list_models,
+    list_sessions,
 )
 from agentapi_mcp.backends.guide.words import terms
 from agentapi_mcp.base.errors import AgentApiError
@@ -34,9 +36,12 @@ _READ = 2_000  # characters read from either end of a long message
 _ROOM = 1_800  # characters quoted of a section
 _SECOND_ROOM = 600
 _RECENT_TURNS = 50
+_SESSIONS = 10
 _FITS = 0.48  # share of a question's weight that a section must cover to count as its answer
 _SURE = 0.9
 _NEAR = 0.1  # share that is at least worth suggesting
+_READABLE = 0.2  # share that is worth being read by a model
+_PASSAGES = 6
 _CLOSE_SECOND = 0.85
 _SUGGESTIONS = 3
 _NEXT = "You could ask next:"
@@ -48,6 +53,7 @@ _PAGES = {  # related sections after an answer from the live state
     Intent.AGENTS: "getting-started.md",
     Intent.MODELS: "how-to/add-openrouter.md",
     Intent.NAMED: "troubleshooting.md",
+    Intent.SESSIONS: "sessions.md",
 }
 
 _GREETING = (
@@ -64,8 +70,21 @@ _LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
     Intent.COST: lambda state, _: describe_costs(state),
     Intent.AGENTS: lambda state, _: list_agents(state),
     Intent.MODELS: lambda state, question: list_models(state, question.agents),
+    Intent.SESSIONS: lambda state, _: list_sessions(state),
     Intent.NAMED: lambda state, question: describe_named(state, question.agents, question.models),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer without a model, and the question with the passages that a model may write from.
+
+    There are none where the answer comes from the live state, is a plain no, or is that nothing was found.
+    """
+
+    text: str
+    question: str = ""
+    passages: tuple[Section, ...] = ()
 
 
 class Answers:
@@ -74,22 +93,27 @@ class Answers:
     def __init__(self, index: Index, host: GuideHost) -> None:
         self._index = index
         self._host = host
+        self._sources = {f"docs/{each.page}" for each in index.sections} | {each.source for each in index.sections}
 
-    async def answer(self, turn: BackendTurn) -> str:
-        """Write the whole answer."""
+    async def draft(self, turn: BackendTurn) -> Draft:
+        """Write the whole answer as it is without a model."""
         state = await self._state(turn)
         text = _chosen(_readable_part(turn.message), turn.history)
         names = tuple(agent.name for agent in state.agents)
         question = read_question(text, names, tuple(each.name for agent in state.agents for each in agent.models))
-        if find_intent(question) is Intent.AGENTS:
-            state = await self._with_parts(state, turn)
+        state = await self._with_more(find_intent(question), state, turn, text)
         found = self._search(text, turn.history)
         shown, parts = self._parts(question, state, found)
         suggestions = self._suggestions(text, found, shown)
         if suggestions:
             numbered = "\n".join(f"{number}. {ask}" for number, ask in enumerate(suggestions, 1))
             parts.append(f"{_NEXT}\n\n{numbered}")
-        return "\n\n".join(parts)
+        is_from_pages = find_intent(question) is None and not (shown and _says_no(shown[0]))
+        return Draft("\n\n".join(parts), text, _passages(found) if is_from_pages else ())
+
+    def knows(self, source: str) -> bool:
+        """Return whether there is such a section, or such a page."""
+        return source in self._sources
 
     async def _state(self, turn: BackendTurn) -> LiveState:
         view, clock = self._host.view, self._host.clock
@@ -100,10 +124,23 @@ class Answers:
             return LiveState((), (), clock.now(), fault=f"I could not read the server's live state just now. {error}")
         return LiveState(agents, tuple(each for each in turns if each.id != turn.turn_id), clock.now())
 
-    async def _with_parts(self, state: LiveState, turn: BackendTurn) -> LiveState:
+    async def _with_more(self, intent: Intent | None, state: LiveState, turn: BackendTurn, text: str) -> LiveState:
+        """Add what only this intent needs."""
+        view, principal = self._host.view, turn.principal
         try:
-            return replace(state, parts=await self._host.view.parts(turn.principal))
-        except AgentApiError:  # who may not see them asked for the agents, too, and was told
+            match intent:
+                case Intent.AGENTS:
+                    return replace(state, parts=await view.parts(principal))
+                case Intent.COST:
+                    asked = find_period(text, state.now)
+                    period = asked or this_month(state.now)
+                    spent = await view.spent(principal, period.since, period.until)
+                    return replace(state, period=period, spent=spent, asks_for_period=asked is not None)
+                case Intent.SESSIONS:
+                    return replace(state, sessions=await view.sessions(principal, _SESSIONS))
+                case _:
+                    return state
+        except AgentApiError:  # who may not see it asked for the agents, too, and was told
             return state
 
     def _search(self, text: str, history: Sequence[HistoryMessage]) -> list[Match]:
@@ -179,6 +216,11 @@ def _chosen(text: str, history: Sequence[HistoryMessage]) -> str:
 def _last_message(history: Sequence[HistoryMessage], role: MessageRole) -> str:
     message = next((message.text for message in reversed(history) if message.role is role), "")
     return _readable_part(message)
+
+
+def _passages(found: Sequence[Match]) -> tuple[Section, ...]:
+    """Return what a model reads: also what is only near, since it knows more words than the search."""
+    return tuple(match.section for match in found if match.coverage >= _READABLE)[:_PASSAGES]
 
 
 def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:

@@ -15,7 +15,27 @@ _FAILING = set(
 )
 _RECENT = {"last", "latest", "previous", "recent", "earlier", "newest"}
 _TURN = {"turn", "turns", "message", "question", "request", "call", "answer", "chat", "conversation", "reply"}
-_COST = set(words("cost costs costed bill bills spend spent charge charged paid pay price money expensive invoice"))
+_COST = set(
+    words("spending cost costs costed bill bills spend spent charge charged paid pay price money expensive invoice")
+)
+_SESSIONS = {"session", "sessions", "conversation", "conversations", "chat", "chats"}
+_OF_A_LIST = _RECENT | {"list", "show", "open", "current", "newest"}
+# Of the stop words, those that ask something else.
+_NOT_A_LIST = {
+    "how",
+    "where",
+    "can",
+    "who",
+    "why",
+    "does",
+    "will",
+    "should",
+    "go",
+    "goes",
+    "happen",
+    "happens",
+    "happened",
+}
 _AGENT = {"agent", "agents"}
 _MODEL = {"model", "models", "llms"}
 _ASKING = {"which", "what", "list", "show", "any", "who", "are", "is"}
@@ -58,6 +78,7 @@ class Intent(StrEnum):
     AGENTS = "agents"
     MODELS = "models"
     NAMED = "named"
+    SESSIONS = "sessions"
 
 
 _SHORTEST_NAME = 2
@@ -140,17 +161,17 @@ def _mentions(lowered: str, name: str) -> bool:
 
 def find_intent(question: Question) -> Intent | None:
     """Return the live answer asked for, if any."""
-    found = set(words(question.text))
-    if _is_greeting(question.text.lower(), found):
-        return Intent.GREETING
-    if _asks_of_failure(question.text.lower(), found):
-        return Intent.FAILURE
-    if _asks_of_cost(found):
-        return Intent.COST
-    if question.agents or question.models:
-        return Intent.NAMED
-    if _DEFINITION.search(question.text.lower()) or found & _HOW_TO:
-        return None
+    found, lowered = set(words(question.text)), question.text.lower()
+    wanted = (
+        (Intent.GREETING, _is_greeting(lowered, found)),
+        (Intent.FAILURE, _asks_of_failure(lowered, found)),
+        (Intent.COST, _asks_of_cost(found)),
+        (Intent.NAMED, bool(question.agents or question.models)),
+        (Intent.SESSIONS, _asks_of_sessions(found)),
+    )
+    intent = next((intent for intent, is_wanted in wanted if is_wanted), None)
+    if intent is not None or _DEFINITION.search(lowered) or found & _HOW_TO:
+        return intent
     return _asks_of_catalogue(found)
 
 
@@ -192,8 +213,15 @@ def _asks_of_failure(lowered: str, found: set[str]) -> bool:
 
 
 def _asks_of_cost(found: set[str]) -> bool:
-    mine = found & (_RECENT | {"my", "far", "total", "spent", "today"}) or {"did"} <= found
+    mine = found & (_RECENT | {"my", "far", "total", "spent", "today", "yesterday", "altogether", "did"})
+    mine = mine or (found & {"this", "past"} and found & {"week", "month", "year"})
     return bool(found & _COST) and bool(mine) and not found & (_HOW_TO | {"unknown", "null", "why", "where"})
+
+
+def _asks_of_sessions(found: set[str]) -> bool:
+    """Return whether the words ask for one's own sessions, and nothing else of them."""
+    rest = {word for word in found if word not in STOP_WORDS} | found & _NOT_A_LIST
+    return bool(found & _SESSIONS) and bool(found & {"my", "i"}) and rest <= _SESSIONS | _OF_A_LIST
 
 
 def _asks_of_catalogue(found: set[str]) -> Intent | None:

@@ -1,11 +1,12 @@
 """The guide's additional port: the live state of the server."""
 
+from datetime import datetime
 from typing import Protocol
 
 from agentapi_mcp.core.backends.ports import BackendHost
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.conversations.models import Session, Spending, Turn
 from agentapi_mcp.core.identity.principals import Principal
 
 
@@ -22,6 +23,14 @@ class ServerView(Protocol):
 
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
         """List the principal's recent turns, newest first, without the running one."""
+        ...
+
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+        """Sum up what the principal's ended turns of a period have cost; `until` is not in it."""
+        ...
+
+    async def sessions(self, principal: Principal, limit: int) -> tuple[Session, ...]:
+        """List the principal's sessions, newest first."""
         ...
 
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from agentapi_mcp.backends.guide.periods import Period
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
-from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, Session, Spending, Turn, TurnStatus
 
 _SHOWN_MODELS = 12
 _SHOWN_NAMED = 4
 _QUOTED = 70
+_NEVER = 1970
 
 _HOW_ENDED = {
     TurnStatus.FAILED: "failed",
@@ -35,7 +37,7 @@ _ENDINGS = {
 class LiveState:
     """A snapshot of the live state, turns newest first; `fault` says why it could not be read.
 
-    The `parts` of the server are asked only for who wants to know of them.
+    The `parts` of the server, what was spent in a `period`, and the `sessions` are asked only for who wants to know.
     """
 
     agents: tuple[AgentView, ...]
@@ -43,6 +45,10 @@ class LiveState:
     now: datetime
     fault: str = ""
     parts: tuple[PartHealth, ...] = ()
+    period: Period | None = None
+    spent: Spending | None = None
+    sessions: tuple[Session, ...] = ()
+    asks_for_period: bool = False
 
 
 def works(agent: AgentView) -> bool:
@@ -225,14 +231,50 @@ def _name(turn: Turn, now: datetime) -> str:
 
 def describe_costs(state: LiveState) -> str:
     """Describe the cost of the last turn and of recent ones together; unknown never counts as zero."""
+    total = [_describe_spending(state.period, state.spent)] if state.period and state.spent else []
     turn = last_turn(state.turns)
-    if turn is None:
-        return "You have no earlier turns, so nothing was spent."
-    known = [cost for each in state.turns if (cost := each.bill.usage.cost_usd) is not None]
-    unknown = len(state.turns) - len(known)
-    total = f"Your last {number_of(len(state.turns), 'turn')} together: ${plain(sum(known, Decimal(0)))}"
-    total += f", and {unknown} whose cost is unknown (which is not zero)." if unknown else "."
-    return f"Your last turn {_name(turn, state.now)}: {_describe_cost(turn)}\n\n{total}"
+    last = (
+        "You have no earlier turns, so nothing was spent."
+        if turn is None
+        else f"Your last turn {_name(turn, state.now)}: {_describe_cost(turn)}"
+    )
+    # Who asks for a period has it first.
+    parts = [*total, last] if state.asks_for_period else [last, *total]
+    return "\n\n".join(parts if turn or state.asks_for_period else [last])
+
+
+def _describe_spending(period: Period, spent: Spending) -> str:
+    since = "" if period.since.year == _NEVER else f" (from {_day(period.since)} to {_day(period.until)}, UTC)"
+    if not spent.turns:
+        return f"{period.name}{since}: no turns, so nothing was spent."
+    text = f"{period.name}{since}: ${plain(spent.cost_usd)} for {number_of(spent.turns, 'turn')}"
+    if spent.unknown:
+        text += f", of which the cost of {spent.unknown:,} is unknown (which is not zero)"
+    return f"{text}. What you deleted is not in it."
+
+
+def _day(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M}" if time.hour or time.minute else f"{time:%Y-%m-%d}"
+
+
+def list_sessions(state: LiveState) -> str:
+    """List the newest sessions, and how to go on with one."""
+    if not state.sessions:
+        return "You have no sessions yet."
+    lines = [
+        f"- {_title(session)}: with {session.agent or 'an agent that is gone'}, "
+        f"{ago(state.now - (session.last_message_at or session.created_at))}, `{session.id}`"
+        for session in state.sessions
+    ]
+    return (
+        "Your newest sessions:\n\n" + "\n".join(lines) + "\n\n`agentapi-mcp sessions list`, or the tool "
+        "`list_sessions`, has all of them; `chat` with a `session_id` goes on with one."
+    )
+
+
+def _title(session: Session) -> str:
+    text = " ".join((session.title or "").split())
+    return f'"{text}"' if text else "without a title"
 
 
 def _describe_cost(turn: Turn) -> str:

@@ -1,7 +1,7 @@
 """The guide: answers questions about this server from its documentation and live state, without a model."""
 
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from decimal import Decimal
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -10,19 +10,19 @@ from agentapi_mcp.backends.guide.answers import Answers
 from agentapi_mcp.backends.guide.index import Index
 from agentapi_mcp.backends.guide.pages import Section, find_documentation, read_sections
 from agentapi_mcp.backends.guide.ports import GuideHost
+from agentapi_mcp.backends.guide.written import NO_MODEL, plain, written
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, Usage, UsageReported
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Capability
-
-# Stream by sentence or line.
-_PIECE = re.compile(r".+?(?:(?<=[.!?:])[ ]+|\n+|$)", re.DOTALL)
 
 
 class GuideBackend:
     """Answers in process, without key or network; the index is built on the first question."""
 
-    capabilities = frozenset({Capability.FREE_CHECK, Capability.STOPS_BILLING, Capability.LIVE})
+    capabilities = frozenset(
+        {Capability.FREE_CHECK, Capability.STOPS_BILLING, Capability.LIVE, Capability.BORROWS_MODELS}
+    )
 
     def __init__(self, host: GuideHost, find: Callable[[], Traversable] = find_documentation) -> None:
         self._host = host
@@ -30,12 +30,19 @@ class GuideBackend:
         self._answers: Answers | None = None
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Stream the answer by sentences; the cost is known to be zero."""
-        answer = await self._ready().answer(turn)
-        for piece in _PIECE.findall(answer):
-            yield TextDelta(piece)
+        """Stream the answer: as a model writes it, where the caller named one; else by sentences, at a cost of zero."""
+        answers = self._ready()
+        draft = await answers.draft(turn)
+        if turn.writer is not None and draft.passages:
+            async with aclosing(written(turn, turn.writer, draft, answers.knows)) as events:
+                async for event in events:
+                    yield event
+            return
+        for event in plain(draft.text):
+            yield event
         yield UsageReported(Usage(cost_usd=Decimal(0)))
-        yield Finished()
+        # The model that the turn names was not asked.
+        yield Finished(model=None if turn.writer is None else NO_MODEL)
 
     async def check(self) -> HealthCheck:
         """Check that the documentation is installed."""

@@ -1,6 +1,6 @@
 """Input of a backend, and its health."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import SessionId, TurnId
+from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.identity.principals import Principal
 
 
@@ -64,6 +65,21 @@ class OfferedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """A model of another agent, which an agent that BORROWS_MODELS may ask; what it costs is on the turn's bill.
+
+    `run` is that of the other agent's backend; None if the agent cannot be asked, which `lacks` explains.
+    `key_variables` are the environment variables of the operator's key, if that is what the agent is asked with.
+    """
+
+    agent: str
+    model: str
+    run: "Callable[[BackendTurn], AsyncGenerator[BackendEvent]] | None" = None
+    lacks: str = ""
+    key_variables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendTurn:
     """A turn for a backend to answer; `history` is oldest first and fits the context window.
 
@@ -73,6 +89,8 @@ class BackendTurn:
     `state` is the state that the backend saved for this session. `api_key` is the caller's key, for a backend that
     declares OWN_KEYS to use in place of the operator's; `access_token` that of the caller's account, for one that
     declares OWN_ACCOUNTS. A turn has one of them at most.
+
+    With a `writer`, model, key and token are those of its agent.
     """
 
     turn_id: TurnId
@@ -88,3 +106,4 @@ class BackendTurn:
     api_key: SecretStr | None = None
     access_token: SecretStr | None = None
     state: Mapping[str, str] = field(default_factory=dict[str, str])
+    writer: Writer | None = None

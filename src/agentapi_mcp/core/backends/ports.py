@@ -27,6 +27,8 @@ class Capability(StrEnum):
     OWN_KEYS = "own_keys"
     # The same with `BackendTurn.access_token`, a bearer token of an account that the caller connected.
     OWN_ACCOUNTS = "own_accounts"
+    # Has no models, and answers without; where the caller names one of another agent, `BackendTurn.writer` asks it.
+    BORROWS_MODELS = "borrows_models"
 
 
 class Backend(Protocol):

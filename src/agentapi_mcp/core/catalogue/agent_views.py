@@ -29,7 +29,7 @@ def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
         backend_reason=entry.backend_reason,
         description=entry.row.description,
         enabled=entry.row.enabled,
-        default_model=default.name if default else None,
+        default_model=default.name if default else entry.default_model_name if entry.borrows_models else None,
         models=model_views(entry),
         missing=entry.missing,
         health=health,

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from agentapi_mcp.base.errors import (
+    AgentApiError,
     BackendError,
     BackendFault,
     CallerError,
@@ -18,7 +19,8 @@ from agentapi_mcp.base.money import Prices
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.accounts.models import AccountToken
-from agentapi_mcp.core.backends.ports import Backend
+from agentapi_mcp.core.backends.models import Writer
+from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.agent_views import agent_view, model_views
 from agentapi_mcp.core.catalogue.catalogue import (
     LONGEST_SHOWN,
@@ -56,7 +58,8 @@ class Choice:
     """The agent, backend and model that answer a turn; `model` is None for an agent without models.
 
     `key` is the API key of the user or organisation to use, `account` the user's connected account, whose `token` is
-    read when the turn is accepted; without either, the operator's key is used.
+    read when the turn is accepted; without either, the operator's key is used. Where another agent lends its model,
+    the backend that asks it is `lender`, and `writer` says so to the agent; model, key and account are the lender's.
     """
 
     agent_id: AgentId
@@ -68,6 +71,16 @@ class Choice:
     key: ProviderKey | None = None
     account: str | None = None
     token: AccountToken | None = None
+    lender: Backend | None = None
+    writer: Writer | None = None
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """The capabilities of the backend, as far as the one that lends its model has them as well where it matters."""
+        if self.lender is None:
+            return self.backend.capabilities
+        lent = self.lender.capabilities & {Capability.STOPS_BILLING}
+        return self.backend.capabilities - {Capability.LIVE, Capability.STOPS_BILLING} | lent
 
     @property
     def key_source(self) -> KeySource:
@@ -242,23 +255,13 @@ class Agents:
         entry = next((each for each in entries if each.name == agent), None)
         if entry is None:  # an error, which says what became of an agent that is no longer declared
             entry = find_agent(entries, agent, allowed_rows(await self._catalogue.undeclared(), settings))
-        backend, declaration = _reach(entries, entry, means)
         own_model = preferences.of_agent(entry.name).model
+        if entry.borrows_models:
+            # Never by a default of all agents: who has not named a model for this one has not agreed to its costs.
+            meant = session_model or own_model or entry.default_model_name
+            return _borrowing(entries, entry, model, meant, means)
         defaults = (session_model, own_model, preferences.default_model, settings.default_model)
-        chosen = _choose_model(entries, entry, model, defaults)
-        payment = means.choose(declaration, backend, chosen)
-        if entry.backend is None and payment.key is None and payment.account is None:
-            raise _missing(entries, entry, means, chosen)
-        return Choice(
-            agent_id=entry.row.id,
-            agent=entry.name,
-            declaration=declaration,
-            backend=backend,
-            instructions=entry.row.instructions,
-            model=chosen,
-            key=payment.key,
-            account=payment.account,
-        )
+        return _choice(entries, entry, model, defaults, means)
 
     async def _means(self, principal: Principal) -> Means:
         if self._wallet is None:
@@ -305,6 +308,86 @@ def _no_agent(entries: Sequence[CatalogueEntry], settings: OrganizationSettings)
 
 def _enabled_agents(entries: Sequence[CatalogueEntry], preferences: Preferences) -> list[CatalogueEntry]:
     return [entry for entry in entries if preferences.of_agent(entry.name).enabled]
+
+
+def _choice(
+    entries: Sequence[CatalogueEntry],
+    entry: CatalogueEntry,
+    model: str | None,
+    defaults: Sequence[str | None],
+    means: Means,
+) -> Choice:
+    reached = _reach(entries, entry, means)
+    return _paid(entries, entry, reached, _choose_model(entries, entry, model, defaults), means)
+
+
+def _paid(
+    entries: Sequence[CatalogueEntry],
+    entry: CatalogueEntry,
+    reached: tuple[Backend, AgentDeclaration],
+    chosen: ModelRow | None,
+    means: Means,
+) -> Choice:
+    """Return the choice with the key or the account that pays for it."""
+    backend, declaration = reached
+    payment = means.choose(declaration, backend, chosen)
+    if entry.backend is None and payment.key is None and payment.account is None:
+        raise _missing(entries, entry, means, chosen)
+    return Choice(
+        agent_id=entry.row.id,
+        agent=entry.name,
+        declaration=declaration,
+        backend=backend,
+        instructions=entry.row.instructions,
+        model=chosen,
+        key=payment.key,
+        account=payment.account,
+    )
+
+
+def _borrowing(
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, named: str | None, default: str | None, means: Means
+) -> Choice:
+    """Return an agent that has no models, with that of another one which the caller names, or which is its default.
+
+    A model that is named and cannot be used is refused; a default that cannot be used is told to the agent.
+    """
+    alone = _paid(entries, entry, _reach(entries, entry, means), None, means)
+    model = named or default
+    if model is None:
+        return alone
+    try:
+        lent = _lent(entries, entry, model, means)
+    except AgentApiError as exc:
+        if named is not None:
+            raise
+        return replace(alone, writer=Writer(agent="", model=model, lacks=str(exc)))
+    writer = Writer(
+        agent=lent.agent,
+        model=lent.model.name if lent.model else model,
+        run=lent.backend.run,
+        key_variables=lent.declaration.key_variables if lent.key_source is KeySource.SERVER else (),
+    )
+    return replace(alone, model=lent.model, key=lent.key, account=lent.account, lender=lent.backend, writer=writer)
+
+
+def _lent(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: str, means: Means) -> Choice:
+    """Return the agent that has this model, by the model's name, its id or AGENT/MODEL; a usable one first."""
+    others = [entry for entry in entries if entry.name != borrower.name]
+    owners = [(entry, model) for entry in others if entry.find_model(model) is not None]
+    agent, _, rest = model.partition("/")
+    owners += [(entry, rest) for entry in others if rest and entry.name == agent and entry.find_model(rest) is not None]
+    if not owners:
+        known = listed(sorted({one.name for entry in others for one in entry.row.models if one.enabled}))
+        raise NotFoundError(f"No agent has a model {shown_name(model)}; there are: {known}.")
+    owner, name = next((each for each in owners if means.completes(each[0]).usable), owners[0])
+    lent = _choice(entries, owner, name, (), means)
+    if Capability.RESUME in lent.backend.capabilities:
+        raise InvalidRequestError(
+            f"The agent {owner.name} has conversations and tools of its own, and lends its model to no other agent.",
+            argument="model",
+        )
+    return lent
 
 
 def _reach(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, means: Means) -> tuple[Backend, AgentDeclaration]:

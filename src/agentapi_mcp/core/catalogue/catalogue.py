@@ -62,6 +62,11 @@ class CatalogueEntry:
         """The default model of the row, else of the declaration."""
         return self.row.default_model or self.declaration.default_model
 
+    @property
+    def borrows_models(self) -> bool:
+        """Whether a model of another agent may write its answers."""
+        return self.backend is not None and Capability.BORROWS_MODELS in self.backend.capabilities
+
     def default_model(self) -> ModelRow | None:
         """Find the default model, else the first enabled one in the order of the file."""
         name = self.default_model_name

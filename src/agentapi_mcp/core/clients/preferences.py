@@ -225,7 +225,8 @@ def _checked(name: str, agent: str | None, setting: str, value: object, entries:
     typed = _typed(setting, _parsed(setting, value))
     if agent is not None:
         check_names((agent,), "agent", [entry.name for entry in entries], name)
-    check_setting(setting, typed, [entry for entry in entries if agent in (None, entry.name)], name)
+    borrows = any(entry.name == agent and entry.borrows_models for entry in entries)
+    check_setting(setting, typed, [entry for entry in entries if borrows or agent in (None, entry.name)], name)
     return typed
 
 

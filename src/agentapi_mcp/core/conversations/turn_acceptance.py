@@ -184,7 +184,7 @@ class TurnAcceptance:
             lease_owner=self._runner.owner,
             lease=self._runner.options.lease,
             # An old answer of one that is live would tell what was so before; asking it again costs nothing.
-            join=not request.new and (request.retry or Capability.LIVE not in choice.backend.capabilities),
+            join=not request.new and (request.retry or Capability.LIVE not in choice.capabilities),
             retry=request.retry,
             refused=attempt.refused,
             again=attempt.again,

@@ -360,7 +360,7 @@ class TurnRunner:
 
     def _begin(self, job: TurnJob) -> RunningTurn:
         turn = job.accepted.turn
-        may_go_on = Capability.STOPS_BILLING not in job.choice.backend.capabilities
+        may_go_on = Capability.STOPS_BILLING not in job.choice.capabilities
         choice = job.choice
         about = choice.model.description if choice.model else None
         answer = AnswerBuilder(self._clock, choice.prices, may_go_on, choice.payer, about)

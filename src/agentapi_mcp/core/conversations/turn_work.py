@@ -93,6 +93,7 @@ class TurnWork:
                 api_key=choice.key.value if choice.key else None,
                 access_token=choice.token.value if choice.token else None,
                 state=accepted.state,
+                writer=choice.writer,
             ),
             Prompt(history, sent.dropped, fixed + sent.size),
         )
@@ -150,7 +151,7 @@ class TurnWork:
         choice, accepted = job.choice, job.accepted
         if accepted.session_created:
             return History(())
-        if Capability.RESUME in choice.backend.capabilities and accepted.state:
+        if Capability.RESUME in choice.capabilities and accepted.state:
             return None  # the agent resumes from its own state
         turn = accepted.turn
         ratio = self._ratios.get(_asked_model(choice))
