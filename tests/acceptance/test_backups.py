@@ -106,7 +106,7 @@ async def test_a_backup_comes_back_in_another_home_as_it_was(
     first, second = tmp_path / "first", tmp_path / "second"
     said = await done(environ(home), "backup", str(first))
     assert "1 session, 2 messages, 2 turns, 2 users" in said.out
-    assert "The master key is not in it, without which 3 sealed keys and accounts cannot be opened" in said.err
+    assert "The master key is not in it, without which 2 sealed keys and 1 sealed account cannot be opened" in said.err
     assert first.stat().st_mode & 0o777 == 0o600
     assert "Restored what was there on" in (await done(environ(other), "restore", str(first))).out
     assert (other.path / "agentapi.toml").read_text(encoding="utf-8") == "# mine\n"
@@ -138,7 +138,7 @@ async def test_what_is_there_is_replaced_only_if_that_is_said_and_agreed(home: S
     file = tmp_path / "b"
     await done(environ(home), "backup", str(file))
     said = await refused(environ(home), "restore", str(file))
-    assert "There is 1 session, 2 messages" in said
+    assert f"In the embedded database in {home.path}: 1 session, 2 messages" in said
     assert "--replace" in said
     assert "say --yes" in await refused(environ(home), "restore", str(file), "--replace")
     assert "say --yes" in await refused(environ(home), "backup", str(file))
@@ -225,7 +225,7 @@ async def test_master_keys_travel_sealed_and_lost_ones_are_named(
     with zipfile.ZipFile(file) as archive:
         assert all(master[-20:] not in archive.read(name) for name in archive.namelist())
     lost = await done(environ(other), "restore", str(file))
-    assert "No master key here opens 3 of 3" in lost.err
+    assert "No master key here opens 2 sealed keys and 1 sealed account:" in lost.err
     assert "the key 'mine' for openrouter, of ann@example.com (master key 'new')" in lost.err
     assert "the key 'ours' for openai, of the organization Ours (master key 'old')" in lost.err
     assert "the account 'calendar' for calendar, of ann@example.com" in lost.err
@@ -234,7 +234,7 @@ async def test_master_keys_travel_sealed_and_lost_ones_are_named(
     assert "does not open" in await refused(environ(other), *words, stdin=b"another passphrase\n")
     assert not keys.exists()
     nowhere = (*words[:-1], str(tmp_path / "nowhere" / "keys"))
-    assert "nowhere is no directory" in await refused(environ(other), *nowhere, stdin=PASSPHRASE)
+    assert "name a new file for the master keys elsewhere" in await refused(environ(other), *nowhere, stdin=PASSPHRASE)
     found = await done(environ(other), *words, "--json", stdin=PASSPHRASE)
     assert sorted(each["name"] for each in json.loads(found.out)["lost"]) == ["calendar", "ours"]
     assert keys.read_bytes() == master + b"\n"
@@ -262,7 +262,7 @@ async def test_all_moves_to_an_own_postgres_and_back(
         await done(there, "backup", str(second))
         assert rows_of(second) == rows_of(first)
         assert "that database already" in await refused(environ(home), *words, "--yes")
-        listed = json.loads((await done(there, "sessions", "list", "--json")).out)
+        listed = json.loads((await done(there, "sessions", "list", "--json")).out)["sessions"]
         assert [session["session_id"] for session in listed] == [USER]
         await done(environ(other), "restore", str(second))
         await done(environ(other), "backup", str(third))
@@ -285,7 +285,7 @@ async def test_an_address_that_is_none_is_told(url: str, home: SharedHome) -> No
 async def test_a_reset_says_what_goes_and_leaves_the_configuration(home: SharedHome) -> None:
     (home.path / "agentapi.toml").write_text("# mine\n", encoding="utf-8")
     said = await refused(environ(home), "reset")
-    assert "There is 1 session, 2 messages" in said
+    assert f"In the embedded database in {home.path}: 1 session, 2 messages" in said
     assert "on disk. All of it will go, for good." in said
     gone = json.loads((await done(environ(home), "reset", "--yes", "--json")).out)
     assert (gone["removed"], gone["rows"]["public.chat_messages"]) == (True, 2)

@@ -73,3 +73,20 @@ async def test_what_cannot_be_a_limit_is_refused_with_what_is_right(
     status, out, err = await run(environ(edge_home), "organization", "limit", *words)
     assert (status, out) == (2, "")
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("max_tokens", "abc", "agentapi-mcp: max_tokens must be a number.\n"),
+        ("max_tokens", "1.5", "agentapi-mcp: max_tokens must be a number.\n"),
+        ("temperature", "9", "agentapi-mcp: temperature must be between 0 and 2.\n"),
+        ("max_tokens", "0", "agentapi-mcp: max_tokens must be "),
+    ],
+)
+async def test_a_setting_that_is_refused_is_named_as_it_was_written(
+    setting: str, value: str, said: str, edge_home: Path
+) -> None:
+    status, out, err = await run(environ(edge_home), "organization", "set", setting, value)
+    assert (status, out) == (2, "")
+    assert err.startswith(said)

@@ -27,9 +27,9 @@ MANIFEST = Manifest(
 )
 
 
-def write(path: Path, manifest: Manifest = MANIFEST, rows: bytes = ROWS) -> None:
+def write(path: Path, manifest: Manifest = MANIFEST, rows: bytes = ROWS, *, unnamed: bool = True) -> None:
     """Write a backup."""
-    with new_backup(path) as writer:
+    with new_backup(path, unnamed=unnamed) as writer:
         with writer.table("public.profiles") as member:
             member.write(rows)
         writer.finish(manifest, b"[agents]\n", b"sealed")
@@ -54,13 +54,15 @@ def limited(size: int) -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_is_written_is_read(whole: Path) -> None:
+async def test_what_is_written_is_read(whole: Path) -> None:
     with open_backup(whole) as backup:
         assert backup.manifest == MANIFEST
-        assert backup.config() == b"[agents]\n"
-        assert backup.master_keys() == b"sealed"
-        with backup.open_table("public.profiles") as table:
-            assert table.read() == ROWS
+        assert backup.config == b"[agents]\n"
+        assert backup.master_keys == b"sealed"
+        assert b"".join([piece async for piece in backup.rows("public.profiles")]) == ROWS
+
+
+def test_only_its_owner_may_read_it(whole: Path) -> None:
     assert whole.stat().st_mode & 0o777 == 0o600
 
 
@@ -133,7 +135,7 @@ def test_the_one_before_stays_until_the_new_one_is_whole_and_a_failure_leaves_no
     seen = list[bytes]()
 
     def fail() -> None:
-        with new_backup(path):
+        with new_backup(path, unnamed=False):
             seen.append(path.read_bytes())
             raise RuntimeError
 
@@ -143,20 +145,36 @@ def test_the_one_before_stays_until_the_new_one_is_whole_and_a_failure_leaves_no
 
 
 @pytest.mark.parametrize("size", [0, 100, 1000, 100_000, 2_001_000])
-def test_a_disk_that_is_full_at_any_time_leaves_nothing(size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_a_disk_that_is_full_at_any_time_leaves_nothing(size: int, tmp_path: Path, *, unnamed: bool) -> None:
     path = tmp_path / "b"
     with (
         limited(size),
-        pytest.raises(InvalidRequestError, match=r"b cannot be written: File too large\. Nothing is left"),
+        pytest.raises(InvalidRequestError, match=r"b cannot be written: File too large\. Nothing is left.* Free space"),
     ):
-        write(path, rows=os.urandom(2_000_000))
+        write(path, rows=os.urandom(2_000_000), unnamed=unnamed)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="there/b cannot be written: No such file or directory"):
         write(tmp_path / "there" / "b")
+    with pytest.raises(InvalidRequestError, match=r"File name too long.* shorter name"):
+        write(tmp_path / ("b" * 256))
+    write(tmp_path / ("b" * 255))
+    write(tmp_path / ("b" * 255))
+    assert list(tmp_path.iterdir()) == [tmp_path / ("b" * 255)]
+
+
+def test_only_a_file_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InvalidRequestError, match="cannot be written: Is a directory"):
-        write(tmp_path / "folder")
-    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(InvalidRequestError, match="is a directory, a device or a pipe: name a file"):
+            write(tmp_path / name)
+    with pytest.raises(InvalidRequestError, match="/dev/null is a directory, a device or a pipe"):
+        write(Path("/dev/null"))
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(InvalidRequestError, match=r"link is a symbolic link: name the file that .*/file\."):
+        write(tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]

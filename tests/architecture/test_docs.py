@@ -5,6 +5,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -18,9 +19,31 @@ from agentapi_mcp.cli.mcp_clients import Entry, words_of
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\(([^)\s]+)\)")
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 LONGEST_LINE = 126
+INDEX = ROOT / "docs" / "index.md"
+# What people look for first, in the words of the index, and the section that has it.
+TASKS = {
+    "add an agent": "commands.md#agents-add-agents-remove",
+    "remove an agent": "commands.md#agents-add-agents-remove",
+    "see what I spent": "cost.md#what-did-i-spend",
+    "use it from Python": "how-to/use-from-python.md",
+    "connect a client": "how-to/connect-a-client.md",
+    "back up": "how-to/backup-and-uninstall.md#back-up",
+    "restore a backup": "how-to/backup-and-uninstall.md#restore",
+    "move to another machine": "how-to/backup-and-uninstall.md#move-to-another-machine-or-to-your-own-postgres",
+    "upgrade": "getting-started.md#upgrade",
+    "uninstall": "how-to/backup-and-uninstall.md#uninstall",
+    "change the port": "how-to/serve.md#change-the-port",
+    "turn off telemetry": "what-it-does-not-do.md#telemetry",
+    "know what it does not do": "what-it-does-not-do.md",
+    "let people sign in": "how-to/sign-in.md",
+    "invite people": "how-to/organization.md#let-people-in",
+    "own keys": "how-to/own-keys.md",
+    "why something fails": "troubleshooting.md",
+}
 CLIENTS = ("Claude Desktop", "Claude Code", "VS Code", "Cursor", "Codex")
 
 
@@ -50,6 +73,35 @@ def test_every_internal_link_leads_somewhere(page: Path) -> None:
         if not place.exists() or (fragment and fragment not in anchors(place)):
             broken.append(target)
     assert not broken
+
+
+def linked_from(page: Path) -> set[Path]:
+    targets = (target.partition("#")[0] for target in LINK.findall(prose(page)) if "://" not in target)
+    return {(page.parent / target).resolve() for target in targets if target.endswith(".md")}
+
+
+def test_the_index_leads_to_every_page_and_to_those_for_users_at_once() -> None:
+    found = known = {INDEX}
+    while found:
+        found = {target for page in found for target in linked_from(page)} & set(PAGES) - known
+        known = known | found
+    assert [page for page in PAGES if page not in known and page.parent != ROOT] == []
+    at_once = {*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")} - {INDEX}
+    assert sorted(at_once - linked_from(INDEX)) == [], "name a task in docs/index.md that leads there"
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_the_index_leads_from_what_people_want_to_the_section(task: str) -> None:
+    rows = [line.split("|") for line in INDEX.read_text().splitlines() if line.startswith("|")]
+    leads = [row[2] for row in rows if task in row[1]]
+    assert len(leads) == 1, f"docs/index.md has {len(leads)} entries to {task}"
+    assert f"({TASKS[task]})" in leads[0]
+
+
+@each_page
+def test_every_picture_is_there_and_is_described(page: Path) -> None:
+    pictures = IMAGE.findall(prose(page))
+    assert [target for about, target in pictures if not about or not (page.parent / target).is_file()] == []
 
 
 def fault_of(snippet: str, parse: Callable[[str], object]) -> str | None:
@@ -110,8 +162,8 @@ def test_every_documented_command_is_understood(command: str) -> None:
         word = words.pop(0)
         assert word in here.commands, f"there is no {word}"
         here = here.commands[word]
-    # Parses the arguments as the command line does, and runs nothing.
-    with here.make_context(command, words):
+    # Parses the arguments as the command line does, and runs nothing but `--version`.
+    with suppress(click.exceptions.Exit), here.make_context(command, words):
         pass
 
 

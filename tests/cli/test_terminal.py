@@ -80,8 +80,8 @@ def test_what_is_not_seen_is_removed_from_tables(capsys: pytest.CaptureFixture[s
 
 def test_a_cell_is_as_wide_as_what_is_shown_of_it() -> None:
     with screens() as (out, _):
-        table(("NAME", "ID"), [("\u200b" * 40 + "ann", "1"), ("bo", "2")])
-    assert out.getvalue() == "NAME  ID\nann   1\nbo    2\n"
+        table(("NAME", "ID"), [("\u200b" * 40 + "ann", "x"), ("bo", "y")])
+    assert out.getvalue() == "NAME  ID\nann   x\nbo    y\n"
 
 
 def test_a_reply_is_cleaned_in_a_terminal_and_kept_in_a_pipe(

@@ -10,6 +10,7 @@ from pathlib import Path
 from agentapi_mcp.app import backups, homes
 from agentapi_mcp.app.homes import Part
 from agentapi_mcp.base.errors import ConfigurationError, ConflictError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.config_files import backups_of, read_config
 from agentapi_mcp.cli.connecting import ConnectOptions, disconnect
 from agentapi_mcp.cli.consent import ask, size
@@ -92,7 +93,7 @@ def _entries(settings: Settings, environ: Mapping[str, str]) -> list[Entry]:
 def _tell(settings: Settings, entries: Sequence[Entry], parts: Sequence[Part], *, running: int) -> None:
     goes = [f"the server {entry.name} in {entry.path}" for entry in entries]
     if running:
-        goes.append(f"{running} running server{'s' if running > 1 else ''} that clients share")
+        goes.append(f"{number_of(running, 'running server')} that clients share")
     goes += [f"{part.path}: {part.what}, {size(part.size)}" for part in parts if part.is_ours]
     stays = [f"{part.path}: {size(part.size)}, yours" for part in parts if not part.is_ours]
     if settings.config is not None:
@@ -117,7 +118,8 @@ def _remove_run(environ: Mapping[str, str]) -> None:
 
 
 def _print_rest(settings: Settings, environ: Mapping[str, str], entries: Sequence[Entry], kept: Sequence[Part]) -> None:
-    print_out(f"Removed: {len(entries)} entries of clients, and what was in {homes.home_of(settings, environ)}.")
+    gone = number_of(len(entries), "entry", "entries")
+    print_out(f"Removed: {gone} of clients, and what was in {homes.home_of(settings, environ)}.")
     for part in kept:
         print_out(f"Kept: {part.path}")
     for path in sorted({path for entry in entries for path in entry.copies if path.exists()}):

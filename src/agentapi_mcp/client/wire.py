@@ -24,6 +24,7 @@ from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.client.errors import ClientError, ConnectionLostError, RefusedError
 from agentapi_mcp.client.turns import Turn
 from agentapi_mcp.presentation.deltas import DELTA_META_KEY, DELTAS_META_KEY
+from agentapi_mcp.presentation.errors import ERROR_META_KEY
 from agentapi_mcp.presentation.models import CancelOut
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class Wire:
             raise RefusedError("An argument holds half of a character (a lone surrogate): nothing was sent.") from None
         result = await self._answered(lambda client: client.call_tool(tool, given, meta=meta))
         if result.structured_content is None:
-            raise RefusedError(_text(result))
+            raise RefusedError(_text(result), as_object((result.meta or {}).get(ERROR_META_KEY)))
         return cast("Mapping[str, Any]", result.structured_content)
 
     async def cancel(self, turn_id: str) -> CancelOut:
@@ -120,13 +121,7 @@ def as_error(exc: MCPError) -> ClientError:
     """Return what the server, or the SDK, answers instead of a result."""
     if exc.error.code == CONNECTION_CLOSED:
         return ConnectionLostError("The server is gone.")
-    data = as_object(exc.error.data)
-    code, seconds = data.get("code"), data.get("retry_after_seconds")
-    return RefusedError(
-        exc.error.message,
-        str(code) if code is not None else None,
-        float(seconds) if isinstance(seconds, int | float) else None,
-    )
+    return RefusedError(exc.error.message, as_object(exc.error.data))
 
 
 def _text(result: CallToolResult) -> str:

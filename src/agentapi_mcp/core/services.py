@@ -14,6 +14,7 @@ from agentapi_mcp.core.catalogue.agents import Agents
 from agentapi_mcp.core.catalogue.health import Health
 from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.organizations import Organizations
+from agentapi_mcp.core.catalogue.undeclared import UndeclaredAgents
 from agentapi_mcp.core.clients.elicitations import Elicitations
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
@@ -42,6 +43,7 @@ class Services:
     tasks: Tasks
     sessions: Sessions
     agents: Agents
+    undeclared_agents: UndeclaredAgents
     organizations: Organizations
     memberships: Memberships
     clients: Clients

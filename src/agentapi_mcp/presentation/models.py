@@ -223,13 +223,17 @@ class OrganizationLimitOut(OutputModel):
 
 
 class OrganizationOut(OutputModel):
-    """An organisation, in the results of `get_organization` and `set_organization`."""
+    """An organisation, in the results of `get_organization` and `set_organization`.
+
+    `undeclared_agents` are those that the settings name and the server's configuration file does not declare.
+    """
 
     id: str
     name: str
     settings: OrganizationSettingsOut
     numbers: OrganizationNumbersOut
     limits: dict[str, OrganizationLimitOut]
+    undeclared_agents: list[str]
 
 
 class AgentPreferencesOut(OutputModel):

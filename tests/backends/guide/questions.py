@@ -266,12 +266,23 @@ ANSWERED_BY = {
         "make it reachable for my collegues on the lan",
         "protect it with a password",
     ],
-    "docs/how-to/serve.md#start-it": [
-        "is http supported",
-        "run as a network server",
+    "docs/how-to/serve.md#change-the-port": [
         "change the port",
         "which port does it listen on",
         "how do I change the port?",
+        "address already in use",
+    ],
+    "docs/getting-started.md#upgrade": [
+        "how do I upgrade",
+        "update to a new version",
+        "do I lose my sessions when I upgrade",
+    ],
+    "docs/cost.md#what-did-i-spend": [
+        "where do I see what the whole team has spent",
+    ],
+    "docs/how-to/serve.md#start-it": [
+        "is http supported",
+        "run as a network server",
     ],
     "docs/how-to/sign-in.md#personal-tokens": [
         "api token for a script over http",
@@ -398,6 +409,9 @@ ANSWERED_BY = {
         "takes forever to answer",
         "speed it up",
     ],
+    "docs/troubleshooting.md#an-answer-is-cut-or-still-running": [
+        "the answer stops in the middle",
+    ],
     "docs/troubleshooting.md#auth-the-provider-refused-the-key": [
         "I get a 401",
         "key is wrong",
@@ -431,13 +445,8 @@ ANSWERED_BY = {
     "docs/troubleshooting.md#rate_limit-too-many-requests": [
         "rate limit exceeded",
     ],
-    "docs/troubleshooting.md#stream_cut-the-answer-was-cut-off": [
-        "the answer stops in the middle",
-    ],
     "docs/troubleshooting.md#the-program-is-too-old-for-the-database": [
         "can I upgrade from an old version",
-        "how do I upgrade",
-        "update to a new version",
     ],
     "docs/turns.md#a-session-that-is-busy": [
         "why does it say that a turn is already running",
@@ -540,12 +549,12 @@ ANSWERED_BY = {
 README = {
     "agentapi-mcp": ("what is agentapi-mcp?", "docs/index.md"),
     "Why": ("why would I use it?", "docs/index.md"),
-    "Two commands": ("how do I start?", "docs/getting-started.md#the-first-answer-from-a-clone"),
+    "The first answer": ("how do I start?", "docs/getting-started.md#the-first-answer-from-a-clone"),
     "Configuration of your client": ("how do I connect my client?", "docs/how-to/connect-a-client.md#by-one-command"),
-    "The picture": ("how is it built?", "docs/design/architecture.md"),
+    "How it fits together": ("how is it built?", "docs/design/architecture.md"),
     "For others": ("can I run it as a network server for my team?", "docs/how-to/serve.md#start-it"),
     "What this version is": ("which features are missing?", "docs/what-it-does-not-do.md"),
-    "Where next": ("where do I find the documentation?", "docs/index.md#which-page-has-what"),
+    "Where next": ("where do I find the documentation?", "docs/index.md#find-it-by-task"),
 }
 # What the documentation of this server has no answer to.
 UNANSWERABLE = [

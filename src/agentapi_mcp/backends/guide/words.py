@@ -31,6 +31,7 @@ STOP_WORDS = _set_of(
     without won would yet you your yours
     made new where's who's when's why's won't wouldn't couldn't haven't hasn't aren't that's there's i've
     wont doesnt dont isnt cant didnt im ive whats wheres hows please someway pls plz
+    today yesterday tomorrow tonight currently recently
     """
 )
 

@@ -20,12 +20,13 @@ from agentapi_mcp.presentation.sessions import session_out
 from agentapi_mcp.presentation.transcripts import render_markdown
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Following:
-    """How an answer is followed: who hears its text, and the event that cancels it."""
+    """How an answer is followed: the event that cancels it, who hears its text, and whose text it is, once known."""
 
     interrupted: asyncio.Event
-    on_text: Callable[[str], None]
+    on_text: Callable[[str], None] = lambda _: None
+    turn_id: Callable[[], str | None] = lambda: None
 
 
 class ChatClient(Protocol):
@@ -109,6 +110,7 @@ class InProcessChatClient(ChatClient):
         principal, turns = self._services.principal, self._services.turns
         request = options.request(message)
         turn = await turns.start(principal, request)
+        following.turn_id = lambda: str(turn.id)
         async with asyncio.TaskGroup() as group:
             cancelling = group.create_task(self._cancel_when(following.interrupted, turn))
             async for event in turns.follow(principal, turn):

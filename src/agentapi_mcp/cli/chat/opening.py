@@ -27,5 +27,4 @@ async def hold(
     commands = SlashCommands(Conversation(client, options, screen, session), environ)
     if isinstance(screen, PromptScreen):
         screen.complete_by(commands.choices)
-    await commands.greet()
-    await converse(commands.conversation, commands.run)
+    await converse(commands.conversation, commands.greet, commands.run)

@@ -9,20 +9,23 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import listed
-from agentapi_mcp.cli.chat.bills import short_id
 from agentapi_mcp.cli.chat.clients import find_named
 from agentapi_mcp.cli.chat.conversation import Conversation, unless_interrupted
 from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.ids import short_id
+from agentapi_mcp.cli.models import MODEL_COLUMNS
 from agentapi_mcp.cli.outputs import aligned
 from agentapi_mcp.cli.replies import Fields
-from agentapi_mcp.cli.terminal import print_err, send_to_clipboard
+from agentapi_mcp.cli.terminal import print_err, send_to_clipboard, terminal_width
 from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
 from agentapi_mcp.presentation.models import AgentOut, ModelOut
+from agentapi_mcp.presentation.values import local_time
 
 _SHOWN_SESSIONS = 20
 _SHOWN_LACKING = 3  # agents of which a beginner is told what they lack
@@ -196,6 +199,7 @@ class SlashCommands:
             (
                 model.agent,
                 f"{model.name} (default)" if model.is_default else model.name,
+                model.provider,
                 "unknown" if model.context_window is None else f"{model.context_window:,}",
                 "unknown" if model.input_price is None else f"{model.input_price:g}",
                 "unknown" if model.output_price is None else f"{model.output_price:g}",
@@ -203,15 +207,15 @@ class SlashCommands:
             for model in models
             if model.enabled
         ]
-        print_err(aligned(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M"), rows))
+        print_err(aligned(("AGENT", *MODEL_COLUMNS), rows, terminal_width()))
 
     async def _list_sessions(self, _: str) -> None:
         page = await self.conversation.client.sessions(None)
         rows = [
-            (short_id(each.session_id), each.agent, (each.last_message_at or "")[:16].replace("T", " "), each.title)
+            (short_id(each.session_id), each.agent, _local(each.last_message_at), each.title)
             for each in page.items[:_SHOWN_SESSIONS]
         ]
-        print_err(aligned(("SESSION", "AGENT", "LAST (UTC)", "TITLE"), rows))
+        print_err(aligned(("SESSION", "AGENT", "LAST MESSAGE", "TITLE"), rows, terminal_width()))
         if len(page.items) > _SHOWN_SESSIONS or page.next_cursor is not None:
             print_err("There are more: `agentapi-mcp sessions list`.")
 
@@ -352,6 +356,10 @@ def _refuse_misspelt(line: str, word: str) -> None:
         raise InvalidRequestError(
             f"There is no command {word}; did you mean {near[0]}? With a space before it, it is a message."
         )
+
+
+def _local(time: str | None) -> str:
+    return "" if time is None else local_time(datetime.fromisoformat(time))
 
 
 def _no_model(name: str, agent: str, own: list[ModelOut], named: list[ModelOut]) -> str:

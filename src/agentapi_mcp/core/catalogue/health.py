@@ -117,7 +117,11 @@ class Health:
         parts = await self._probe_all(self._parts)
         try:
             entries = await self._policy.entries(principal)
-            wanted = tuple(entries) if agent is None else (find_agent(entries, agent),)
+            wanted = (
+                tuple(entries)
+                if agent is None
+                else (find_agent(entries, agent, await self._policy.undeclared(principal)),)
+            )
             measured = await self.measure(wanted, fresh=fresh)
         except StoreError:
             return HealthReport(parts, ())
