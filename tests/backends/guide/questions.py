@@ -71,6 +71,7 @@ ANSWERED_BY = {
         "save tokens",
     ],
     "docs/cost.md#what-is-free": [
+        "license?",
         "is there something free?",
         "is it free",
         "what does it cost to use this program",
@@ -278,6 +279,7 @@ ANSWERED_BY = {
         "do I lose my sessions when I upgrade",
     ],
     "docs/cost.md#what-did-i-spend": [
+        "can an admin see how much each member spent",
         "where do I see what the whole team has spent",
     ],
     "docs/how-to/serve.md#start-it": [
@@ -361,6 +363,7 @@ ANSWERED_BY = {
         "pick up where I left off",
     ],
     "docs/sessions.md#delete-a-conversation": [
+        "undo delete session",
         "delete my history",
         "delete one chat",
     ],
@@ -507,7 +510,7 @@ ANSWERED_BY = {
         "does it have a gui?",
         "can I open it in my browser",
     ],
-    "docs/what-it-does-not-do.md#a2a-and-remote-agents": [
+    "docs/what-it-does-not-do.md#a2a": [
         "a2a?",
         "does it speak agent2agent",
     ],

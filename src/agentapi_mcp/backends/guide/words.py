@@ -95,6 +95,8 @@ _SYNONYM_GROUPS = (
     "transcript history conversation",
     "trail log audit",
     "timeout hang hung stuck freeze silent",
+    "license licence mit",
+    "remember memory recall",
     "slow fast faster fastest speed latency long forever performance",
     "long wait waiting minute",
     "fail failure error broken crash problem trouble fault unhealthy fix debug",
