@@ -15,15 +15,13 @@ import click
 
 from agentapi_mcp.app.archives import named_failures, new_archive
 from agentapi_mcp.base.errors import NotFoundError, PermissionDeniedError
-from agentapi_mcp.cli.commands.accounts import account_json
-from agentapi_mcp.cli.commands.keys import key_json
-from agentapi_mcp.cli.commands.tokens import token_json
 from agentapi_mcp.cli.outputs import json_text
 from agentapi_mcp.cli.progress import Progress
 from agentapi_mcp.core.access.models import OwnOrganization
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.identity.principals import Action, Principal, refusal
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.credentials import account_json, key_json, token_json
 from agentapi_mcp.presentation.preferences import preferences_out
 from agentapi_mcp.presentation.transcripts import head_markdown, message_json, message_markdown, render_json
 

@@ -23,7 +23,9 @@ def render_markdown(
 
 def head_markdown(session: Session, time: Callable[[datetime], str] = utc_time) -> str:
     """Render the title of a session and what is known of it."""
-    return f"# {one_line(session.title or '') or 'Untitled session'}\n\nSession {session.id}, {_facts(session, time)}.\n"
+    return (
+        f"# {one_line(session.title or '') or 'Untitled session'}\n\nSession {session.id}, {_facts(session, time)}.\n"
+    )
 
 
 def message_markdown(message: Message, time: Callable[[datetime], str] = utc_time) -> str:

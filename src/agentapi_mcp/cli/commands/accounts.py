@@ -9,7 +9,8 @@ from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.accounts.models import Account
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.values import local_time, moment
+from agentapi_mcp.presentation.credentials import account_json
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 
@@ -76,14 +77,3 @@ def accounts_disconnect(provider: str, *, as_json: bool) -> None:
 
 def _row(account: Account) -> tuple[object, ...]:
     return account.provider, account.state, local_time(account.connected_at), " ".join(account.scopes)
-
-
-def account_json(account: Account) -> dict[str, object]:
-    """Return an account for programs, without its tokens."""
-    return {
-        "provider": account.provider,
-        "state": str(account.state),
-        "scopes": list(account.scopes),
-        "connected_at": moment(account.connected_at),
-        "expires_at": account.expires_at and moment(account.expires_at),
-    }

@@ -15,7 +15,8 @@ from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.values import local_time, moment
+from agentapi_mcp.presentation.credentials import key_json
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 _MAX_CHARACTERS = 100_000  # a bound on what is read of a pipe; the core checks the length of a key
@@ -145,18 +146,3 @@ def _row(key: ApiKey) -> tuple[object, ...]:
         "never" if key.last_used_at is None else local_time(key.last_used_at),
         key.id,
     )
-
-
-def key_json(key: ApiKey) -> dict[str, object]:
-    """Return a key for programs, without its value."""
-    return {
-        "id": str(key.id),
-        "name": key.name,
-        "whose": str(key.owner.key_source),
-        "provider": key.provider,
-        "model": key.model,
-        "last_four": key.last_four,
-        "active": key.active,
-        "created_at": moment(key.created_at),
-        "last_used_at": key.last_used_at and moment(key.last_used_at),
-    }

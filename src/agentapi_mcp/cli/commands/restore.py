@@ -65,7 +65,8 @@ async def _agree(settings: Settings, *, replace: bool, yes: bool) -> None:
 def _print(done: Restored, keys_to: Path | None) -> None:
     """Say what was loaded, and what is lost."""
     rows = {table.name: table.rows for table in done.manifest.tables}
-    print_out(f"Restored what was there on {local_time(datetime.fromisoformat(done.manifest.made_at), seconds=True)}: {counted(rows)}.")
+    made_at = local_time(datetime.fromisoformat(done.manifest.made_at), seconds=True)
+    print_out(f"Restored what was there on {made_at}: {counted(rows)}.")
     if done.config is not None:
         print_out(f"The configuration file is {done.config}.")
     if done.kept_config is not None:

@@ -20,7 +20,8 @@ from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import NEEDS, TokenScope
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
-from agentapi_mcp.presentation.values import local_time, moment
+from agentapi_mcp.presentation.credentials import scopes_of, token_json, toolsets_of
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -100,7 +101,7 @@ def tokens_create(
         print_out(made.secret)  # stdout has only the token, for scripts
         print_err(
             f"The token {made.token.name!r} is not shown again. Until {local_time(made.token.expires_at)} it "
-            f"may: {', '.join(_scopes_of(made.token))}. Send it as Authorization: Bearer."
+            f"may: {', '.join(scopes_of(made.token))}. Send it as Authorization: Bearer."
         )
         for toolset, scopes_needed in sorted(_refused_toolsets(made.token)):
             print_err(
@@ -150,14 +151,6 @@ def tokens_revoke(which: str, *, as_json: bool, **target: UUID | None) -> None:
     run(revoke, **target)
 
 
-def _scopes_of(token: PersonalToken) -> list[str]:
-    return [str(scope) for scope in TokenScope if scope in token.scopes]
-
-
-def _toolsets_of(token: PersonalToken) -> list[str] | None:
-    return None if token.toolsets is None else sorted(token.toolsets)
-
-
 def _refused_toolsets(token: PersonalToken) -> Iterator[tuple[str, str]]:
     """Name the toolsets of which the scopes allow nothing, each with the scopes that do."""
     for name in token.toolsets or ():
@@ -172,23 +165,9 @@ def _row_of(token: PersonalToken) -> tuple[object, ...]:
     return (
         token.name,
         f"…{token.last_four}",
-        " ".join(_scopes_of(token)),
+        " ".join(scopes_of(token)),
         f"{expired}{local_time(token.expires_at)}",
         "never" if token.last_used_at is None else local_time(token.last_used_at),
-        " ".join(_toolsets_of(token) or ["the server's"]),
+        " ".join(toolsets_of(token) or ["the server's"]),
         token.id,
     )
-
-
-def token_json(token: PersonalToken) -> dict[str, object]:
-    """Return a token for programs, without its secret."""
-    return {
-        "id": str(token.id),
-        "name": token.name,
-        "last_four": token.last_four,
-        "scopes": _scopes_of(token),
-        "toolsets": _toolsets_of(token),
-        "created_at": moment(token.created_at),
-        "expires_at": moment(token.expires_at),
-        "last_used_at": token.last_used_at and moment(token.last_used_at),
-    }
