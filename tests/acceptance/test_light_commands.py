@@ -43,10 +43,16 @@ HEAVY = frozenset(
             "uvicorn",
             "uvloop",
         ),
-        *(".app.startup", ".backends.kinds.openai", ".presentation.models", ".stores.postgres.migrate"),
+        *(
+            ".app.startup",
+            ".core.conversations.turns",
+            ".backends.kinds.openai",
+            ".presentation.models",
+            ".stores.postgres.migrate",
+        ),
     }
 )
-OPENED = SETTINGS | {"asyncpg", ".app.startup"}
+OPENED = SETTINGS | {"asyncpg", ".app.startup", ".core.conversations.turns"}
 COPYING = SETTINGS | {"asyncpg", ".stores.postgres.migrate"}
 RUNS = {
     "--version": set[str](),
