@@ -1,5 +1,6 @@
 """What a shell may complete: names of agents and models, and sessions, if the database is there already."""
 
+import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -27,13 +28,18 @@ def agents(settings: Settings, environ: Mapping[str, str]) -> Sequence[AgentDecl
     return list(declared_agents(settings, environ).values())
 
 
-async def newest_sessions(settings: Settings, environ: Mapping[str, str]) -> Sequence[Session]:
-    """Return the newest sessions of the local user; none where an embedded database would have to be started.
+def newest_sessions(settings: Settings, environ: Mapping[str, str], within: float) -> Sequence[Session]:
+    """Return the newest sessions of the local user; none where an embedded database would have to be started. Blocks.
 
     Raises:
         ConfigurationError: the settings name somebody who is not in the database.
         StoreError: the database cannot be used.
+        TimeoutError: it took longer than `within` seconds.
     """
+    return asyncio.run(asyncio.wait_for(_read(settings, environ), within))
+
+
+async def _read(settings: Settings, environ: Mapping[str, str]) -> Sequence[Session]:
     if settings.database_url is None and not _answers(Home(home_of(settings, environ)).socket):
         return ()
     async with open_unchanged_store(settings, environ) as database:

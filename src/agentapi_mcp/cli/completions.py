@@ -1,6 +1,5 @@
 """What the shell completes: asked by the script of `completion`, with the words so far in variables."""
 
-import asyncio
 import io
 import os
 from collections.abc import Sequence
@@ -54,7 +53,7 @@ def model_names(context: click.Context, _parameter: click.Parameter, incomplete:
 def session_ids(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """Return the short ids of the newest sessions, with their titles."""
     app, settings, environ = _loaded()
-    sessions = asyncio.run(asyncio.wait_for(app.newest_sessions(settings, environ), _WITHIN))
+    sessions = app.newest_sessions(settings, environ, _WITHIN)
     return _fitting([(short_id(str(session.id)), session.title) for session in sessions], incomplete)
 
 

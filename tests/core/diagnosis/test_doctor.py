@@ -84,7 +84,7 @@ async def test_a_question_is_asked_only_on_request_and_leaves_no_session(edge_ho
         checks = await examine_this(settings, environ, ask=True)
         assert any("chat" in exchange.path for exchange in peer.exchanges)
     assert checks["answer of droid"].outcome is CheckOutcome.OK
-    assert "tokens, $" in checks["answer of droid"].detail
+    assert "out, $" in checks["answer of droid"].detail
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """The commands: each module here is one, or a group of them, and has its name."""
 
-from collections.abc import Mapping
-
 # The commands by what one wants to do, each with what it does in one line: so the help of the program imports none.
-GROUPS: Mapping[str, Mapping[str, str]] = {
+GROUPS = {
     "Talk": {
         "chat": "Ask an agent one message, or hold a conversation.",
     },

@@ -1,7 +1,6 @@
 """The commands of the audit log."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
@@ -67,18 +66,19 @@ def audit(  # noqa: PLR0913  # one for each option
     as_json: bool,
 ) -> None:
     """See what happened in your organisation, newest first: who, from where, what, and how it ended."""
-    event_filter = AuditFilter(
-        action=None if action is None else AuditAction(action),
-        outcome=None if outcome is None else AuditOutcome(outcome),
-        since=since,
-    )
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is not None:
+        return
 
-        async def list_(services: Services, _settings: Settings) -> None:
-            user_id = None if user is None else UserId(UUID(await member_id(services, user)))
-            await _list(services, replace(event_filter, user_id=user_id), limit, as_json=as_json)
+    async def list_(services: Services, _settings: Settings) -> None:
+        event_filter = AuditFilter(
+            user_id=None if user is None else UserId(UUID(await member_id(services, user))),
+            action=None if action is None else AuditAction(action),
+            outcome=None if outcome is None else AuditOutcome(outcome),
+            since=since,
+        )
+        await _list(services, event_filter, limit, as_json=as_json)
 
-        run(list_, org_id=org_id)
+    run(list_, org_id=org_id)
 
 
 @audit.command()
