@@ -10,6 +10,7 @@ from typing_extensions import override
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.ids import TurnId
 from agentapi_mcp.core.conversations.caller_news import CallerNews
+from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.support.wires import Break
@@ -30,6 +31,12 @@ class HeldTurns(PostgresTurns):
         await super().mark_delivered(turn_ids)
 
 
+async def is_noted(world: World, turn: Turn) -> bool:
+    """Wait until the database knows that an answer has arrived."""
+    await world.until("id = $1 AND delivered_at IS NOT NULL", turn.id)
+    return True
+
+
 async def test_a_mark_that_is_on_its_way_when_the_process_ends_is_written_by_the_last_flush(world: World) -> None:
     server = await world.program()
     turn = await server.turns.chat(server.principal, asks(), wait=LONG)
@@ -44,7 +51,7 @@ async def test_a_mark_that_is_on_its_way_when_the_process_ends_is_written_by_the
         await asyncio.wait({writing})
         turns.released.set()
         await news.flush()
-    await world.until("id = $1 AND delivered_at IS NOT NULL", turn.id)
+    assert await is_noted(world, turn)
 
 
 async def test_a_mark_that_the_database_did_not_take_is_written_with_the_next(world: World) -> None:
@@ -55,7 +62,7 @@ async def test_a_mark_that_the_database_did_not_take_is_written_with_the_next(wo
     server.turns.delivered(first)
     await asyncio.wait_for(wire.has_broken.wait(), 30)
     await world.answered(server, asks())
-    await world.until("id = $1 AND delivered_at IS NOT NULL", first.id)
+    assert await is_noted(world, first)
 
 
 async def test_a_mark_that_the_database_did_not_take_is_written_when_the_process_ends(world: World) -> None:
@@ -66,4 +73,4 @@ async def test_a_mark_that_the_database_did_not_take_is_written_when_the_process
         wire.break_at("mark_delivered", Break.BEFORE)
         server.turns.delivered(turn)
         await asyncio.wait_for(wire.has_broken.wait(), 30)
-    await world.until("id = $1 AND delivered_at IS NOT NULL", turn.id)
+    assert await is_noted(world, turn)
