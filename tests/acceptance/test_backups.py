@@ -36,7 +36,7 @@ PASSPHRASE = b"correct horse battery staple\n"
 
 def used(path: Path) -> int:
     """Return what du(1) says that a directory takes, in bytes."""
-    ran = subprocess.run(["du", "-s", "--block-size=1", path], capture_output=True, check=True)  # noqa: S603, S607
+    ran = subprocess.run(["du", "-s", "--block-size=1", path], capture_output=True, check=True)  # noqa: S603, S607  # ours
     return int(ran.stdout.split()[0])
 
 

@@ -40,6 +40,7 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "Snapshot.count(f'SELECT count(*) FROM ({table.query}) AS t')": "counts a table of the catalogue, as every backup",
     "Snapshot.copy(table.query)": "reads a table of the catalogue; every backup runs it",
     "open_snapshot(_COPY_SETTINGS)": "sets parameters; every backup runs it",
+    "open_snapshot(f'{_SHORT_WAIT}; LOCK TABLE {names} IN SHARE MODE')": "locks the tables; every move runs it",
     "load(_COPY_SETTINGS)": "the same; every restore runs it",
     "find_contents(_COPY_SETTINGS)": "the same; every restore runs it",
     "find_contents(f'SELECT count(*) FROM ({table.query}) AS t')": "counts a table of the catalogue; the same",

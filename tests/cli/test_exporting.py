@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +17,7 @@ from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.cli.exporting import export
 from agentapi_mcp.cli.progress import Progress
 from agentapi_mcp.core.services import Services
@@ -121,7 +121,7 @@ async def test_it_is_of_all_organisations_in_which_one_may_read(own_database: Da
         "preferences": 0,
     }
     assert done.skipped == ["the conversations in Closed, which you may not read"]
-    keys = cast("list[dict[str, str]]", read["keys.json"])
+    keys = [as_object(key) for key in as_list(read["keys.json"])]
     assert {(key["name"], key["organization"]) for key in keys} == {
         ("mine", "Ours"),
         ("key of Theirs", "Theirs"),
