@@ -234,6 +234,12 @@ def test_a_table_that_is_too_wide_stands_cell_below_cell() -> None:
     assert shown([text], width=42, colours=None)[-1].startswith(" a ┃ b ┃")
 
 
+def test_a_word_that_is_wider_than_its_column_is_not_cut_off() -> None:
+    word = "".join(UNIQUE[:60])
+    seen = shown([f"| a | b |\n|-|-|\n| {word} | c |\n"], width=30, colours=None)[-1]
+    assert "".join(letter for letter in seen if letter in word) == word
+
+
 def test_without_colours_only_text_is_written() -> None:
     assert "\x1b" not in shown([ANSWER], colours=None)[-1]
 
