@@ -299,6 +299,14 @@ async def test_what_was_spent_in_a_period_is_the_sum_of_that_period(question: st
 
 @pytest.mark.parametrize(
     "question",
+    ["how do I get a csv of my costs?", "how do I see what I spent?", "what did each member spend this month?"],
+)
+async def test_how_to_see_costs_and_those_of_others_are_not_ones_own_costs(question: str) -> None:
+    assert "so nothing was spent" not in await Conversation().ask(question)
+
+
+@pytest.mark.parametrize(
+    "question",
     ["what are my sessions?", "list my chats", "show my last conversations", "my sessions", "which sessions do I have"],
 )
 async def test_ones_own_sessions_are_listed_with_how_to_go_on(question: str) -> None:

@@ -1,0 +1,109 @@
+"""An agent without models of its own borrows one that its caller named for it, and no other."""
+
+from dataclasses import replace
+
+import pytest
+
+from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
+from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.catalogue.models import (
+    AgentDeclaration,
+    AgentPreferences,
+    OrganizationSettings,
+    Preferences,
+)
+from tests.core.catalogue.test_agents import Scene
+from tests.support.catalogues import CheckedBackend, agent_row, declared, model_row
+
+CAPABILITIES = {
+    "guide": {Capability.BORROWS_MODELS, Capability.LIVE, Capability.STOPS_BILLING},
+    "stops": {Capability.STOPS_BILLING},
+    "bills_on": set[Capability](),
+    "keeps": {Capability.RESUME},
+}
+
+
+def scene(default_model: str | None = None) -> Scene:
+    def build(declaration: AgentDeclaration) -> Backend:
+        return CheckedBackend(capabilities=frozenset(CAPABILITIES[declaration.name]))
+
+    return Scene(
+        rows=(
+            agent_row("guide"),
+            agent_row("stops", model_row("s"), model_row("off", enabled=False)),
+            agent_row("bills_on", model_row("b")),
+            agent_row("keeps", model_row("k")),
+        ),
+        declarations=(
+            declared("stops", "s", "off"),
+            declared("bills_on", "b"),
+            declared("keeps", "k"),
+            replace(declared("guide", backend="guide"), default_model=default_model),
+        ),
+        build=build,
+    )
+
+
+async def test_no_default_of_all_agents_is_an_agreement() -> None:
+    choice = await scene().agents.resolve(
+        agent="guide",
+        preferences=Preferences(default_model="s"),
+        settings=OrganizationSettings(default_model="s"),
+    )
+    assert (choice.model, choice.writer, choice.lender) == (None, None, None)
+
+
+@pytest.mark.parametrize("named", ["s", "vendor/s", "stops/s"])
+async def test_a_model_of_another_agent_is_taken_by_each_of_its_names(named: str) -> None:
+    choice = await scene().agents.resolve(agent="guide", model=named)
+    assert choice.agent == "guide"
+    assert choice.model is not None
+    assert choice.writer is not None
+    assert (choice.model.name, choice.writer.agent, choice.writer.model) == ("s", "stops", "s")
+
+
+async def test_the_call_goes_before_the_session_the_preference_and_the_file() -> None:
+    mine = Preferences(agents={"guide": AgentPreferences(model="b")})
+
+    async def lender(at: Scene, **given: object) -> str | None:
+        choice = await at.agents.resolve(agent="guide", **given)  # type: ignore[arg-type]  # as the test says
+        return choice.writer and choice.writer.agent
+
+    assert await lender(scene("stops/s")) == "stops"
+    assert await lender(scene("stops/s"), preferences=mine) == "bills_on"
+    assert await lender(scene(), preferences=mine, session_model="s") == "stops"
+    assert await lender(scene(), preferences=mine, session_model="s", model="b") == "bills_on"
+
+
+async def test_what_it_bills_is_stopped_as_the_lender_can_and_never_asked_again_by_itself() -> None:
+    at = scene()
+    alone, stops, bills_on = [
+        (await at.agents.resolve(agent="guide", model=model)).capabilities for model in (None, "s", "b")
+    ]
+    assert {Capability.LIVE, Capability.STOPS_BILLING} <= alone
+    assert Capability.STOPS_BILLING in stops
+    assert Capability.STOPS_BILLING not in bills_on
+    assert Capability.LIVE not in stops | bills_on
+
+
+async def test_a_model_that_cannot_be_lent_is_refused_where_it_is_named_and_told_of_where_it_is_a_default() -> None:
+    with pytest.raises(NotFoundError, match="No agent has a model 'nothing'; there are: b, k, s"):
+        await scene().agents.resolve(agent="guide", model="nothing")
+    with pytest.raises(InvalidRequestError, match="off of the agent stops is disabled"):
+        await scene().agents.resolve(agent="guide", model="off")
+    with pytest.raises(InvalidRequestError, match="keeps has conversations and tools of its own"):
+        await scene().agents.resolve(agent="guide", model="k")
+    for name in ("nothing", "off", "k"):
+        choice = await scene(name).agents.resolve(agent="guide")
+        assert choice.writer is not None
+        assert (choice.model, choice.writer.run) == (None, None)
+        assert choice.writer.lacks
+
+
+async def test_what_the_organisation_does_not_allow_is_not_lent() -> None:
+    for settings in (
+        OrganizationSettings(allowed_agents=("guide", "bills_on")),
+        OrganizationSettings(allowed_models=("b",)),
+    ):
+        with pytest.raises(NotFoundError, match="No agent has a model 's'"):
+            await scene().agents.resolve(agent="guide", model="s", settings=settings)
