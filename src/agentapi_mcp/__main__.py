@@ -6,10 +6,20 @@ import sys
 from importlib import import_module
 
 _TOOLSETS, _PREFIX = "--toolsets", "--tool-prefix"
+_COMPLETE = "_AGENTAPI_MCP_COMPLETE"  # set by the script of `completion`
+_BY_HAND = (
+    "This is an MCP server on standard input and output, which MCP clients start: it waits for their messages.\n"
+    "To talk to your agents, run `agentapi-mcp chat`; to set up your clients, `agentapi-mcp connect`.\n"
+    "Ctrl-D or Ctrl-C ends it; `agentapi-mcp --help` lists the commands."
+)
 
 
 def main() -> None:
     """Run what the arguments ask for; each way imports what it needs, and the stdio path no command-line library."""
+    if _COMPLETE in os.environ:  # noqa: TID251  # as below
+        import_module("agentapi_mcp.base.preparation").prepare()
+        import_module("agentapi_mcp.cli.completions").complete()
+        return
     options = _options(sys.argv[1:])
     if options is None:
         _run()
@@ -34,6 +44,10 @@ def _options(words: list[str]) -> dict[str, str] | None:
 
 
 def _serve(toolsets: str | None) -> None:
+    if sys.stdin is not None and sys.stdin.isatty():
+        signals = import_module("signal")
+        signals.signal(signals.SIGINT, signals.SIG_DFL)  # a person who presses Ctrl-C wants no traceback of imports
+        import_module("agentapi_mcp.cli.terminal").print_err(_BY_HAND)
     if sys.platform != "win32":  # without the sockets that it needs
         import_module("agentapi_mcp.resident.entry").serve(toolsets)  # it returns where no server is shared
     # First of all, and with next to nothing imported: clients ask their model without our tools meanwhile.

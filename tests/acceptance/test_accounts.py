@@ -43,7 +43,7 @@ async def test_an_account_is_connected_listed_and_disconnected(edge_home: Path, 
         status, err = await connect(env, name)
         assert (status, f"Connected your account at {name}" in err) == (0, True), err
         status, out, err = await run(env, "accounts", "list", "--json")
-        (listed,) = [each for each in json.loads(out) if each["provider"] == name]
+        (listed,) = [each for each in json.loads(out)["accounts"] if each["provider"] == name]
         assert (status, listed["state"], listed["scopes"]) == (0, "connected", ["models", "chat"])
         status, out, err = await run(env, "accounts", "disconnect", name)
         assert (status, "Removed your account" in err, f"Its tokens are revoked at {name}" in err) == (0, True, True), (

@@ -264,9 +264,9 @@ async def test_a_key_that_was_entered_is_sealed_where_there_is_a_master_key(seed
         assert status == 0, seen
         assert "Sealed the key as yours for mistral" in seen
         status, out, _ = await run(env, "keys", "list", "--json")
-        assert [(key["provider"], key["last_four"]) for key in json.loads(out)] == [("mistral", KEY[-4:])]
+        assert [(key["provider"], key["last_four"]) for key in json.loads(out)["keys"]] == [("mistral", KEY[-4:])]
         status, out, _ = await run(env, "agents", "list", "--json")
-        mine = next(agent for agent in json.loads(out) if agent["name"] == "mistral")
+        mine = next(agent for agent in json.loads(out)["agents"] if agent["name"] == "mistral")
         assert mine["missing"] == []
 
 
@@ -317,10 +317,15 @@ async def test_a_person_may_say_no(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "status", "said"),
     [
-        (OWN, "hause", 2, "has no agent 'hause'; there are: house."),
+        (
+            OWN,
+            "hause",
+            2,
+            "There is no agent 'hause'. The configuration file declares: ccrouter, droid, guide, house; no file",
+        ),
         (OWN, "guide", 3, "comes with the program"),
         ("[agents.x]\nbackend = 5\n", "x", 3, "line 2"),
-        ("", "x", 2, "there are: none"),
+        ("", "x", 2, "no file declares, but the database knows: none."),
     ],
 )
 async def test_what_cannot_be_taken_out_is_told(text: str, name: str, status: int, said: str, tmp_path: Path) -> None:
@@ -333,7 +338,7 @@ async def test_what_cannot_be_taken_out_is_told(text: str, name: str, status: in
 async def test_without_a_provider_all_are_listed(tmp_path: Path) -> None:
     status, out, err = await run(home_env(tmp_path, GROQ_API_KEY="x"), "agents", "add")
     assert status == 0, err
-    states = {line.split("\t")[0]: line.split("\t")[2] for line in out.splitlines()}
+    states = {line.split("\t")[0]: line.split("\t")[2] for line in out.splitlines()[1:]}
     assert states.keys() == PROVIDERS.keys()
     assert (states["groq"], states["openai"]) == ("GROQ_API_KEY is set", "OPENAI_API_KEY is not set")
     assert "answer" in states["ollama"]

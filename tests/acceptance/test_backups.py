@@ -4,27 +4,29 @@ import asyncio
 import json
 import os
 import resource
+import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from agentapi_mcp.auth.master_keys import new_master_key
-from agentapi_mcp.cli.chat.history import NAME
+from agentapi_mcp.base.home_names import CHAT_HISTORY
+from agentapi_mcp.cli.consent import size
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.server.processes import stop_server
 from tests.conftest import DatabaseUrls
-from tests.support.command_runs import CommandRun, run_command
-from tests.support.databases import Seed, Template, created
+from tests.support.command_runs import run_command
+from tests.support.databases import Template, created
 from tests.support.embedded import SharedHome
-from tests.support.filled import OTHER, USER, fill
+from tests.support.filled import OTHER, USER
+from tests.support.home_commands import done, environ, home, other, refused
+from tests.support.mounts import NEEDS_MOUNTS, mounted_on_itself
 from tests.support.terminals import terminal
 
+__all__ = ["home", "other"]  # fixtures
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: it looks for processes of a home"),
@@ -32,58 +34,10 @@ pytestmark = [
 PASSPHRASE = b"correct horse battery staple\n"
 
 
-@contextmanager
-def empty_home() -> Generator[SharedHome]:
-    """Yield a home that is not there yet, in a short directory that everybody may enter."""
-    with tempfile.TemporaryDirectory(prefix="bk-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        Path(path).chmod(0o711)
-        home = SharedHome(Path(path) / "home")
-        yield home
-        home.remove()
-
-
-@pytest.fixture
-async def home(seed: Seed) -> AsyncGenerator[SharedHome]:
-    """Return a home that nobody uses, whose database has rows in every table."""
-    with empty_home() as home:
-        await seed.copy_to(home.path)
-        postgres = EmbeddedPostgres(home.path)
-        await fill((await asyncio.to_thread(postgres.ensure)).owner_url)
-        await asyncio.to_thread(postgres.release)
-        yield home
-
-
-@pytest.fixture
-def other() -> Iterator[SharedHome]:
-    """Return a second home, which has nothing yet."""
-    with empty_home() as home:
-        yield home
-
-
-def environ(home: SharedHome, **more: str) -> dict[str, str]:
-    """Return the environment of the commands of a home."""
-    return {
-        "PATH": os.defpath,
-        "HOME": str(home.path.parent),
-        "AGENTAPI_HOME": str(home.path),
-        "AGENTAPI_POSTGRES_LINGER_SECONDS": "20",
-        **more,
-    }
-
-
-async def done(env: dict[str, str], *words: str, stdin: bytes = b"") -> CommandRun:
-    """Run a command that succeeds."""
-    ran = await run_command(env, *words, stdin=stdin)
-    assert ran.status == 0, ran
-    return ran
-
-
-async def refused(env: dict[str, str], *words: str, stdin: bytes = b"") -> str:
-    """Run a command that is refused, and return what it says."""
-    ran = await run_command(env, *words, stdin=stdin)
-    assert ran.status in {2, 3}, ran
-    assert "internal error" not in ran.err
-    return ran.err
+def used(path: Path) -> int:
+    """Return what du(1) says that a directory takes, in bytes."""
+    ran = subprocess.run(["du", "-s", "--block-size=1", path], capture_output=True, check=True)  # noqa: S603, S607
+    return int(ran.stdout.split()[0])
 
 
 def rows_of(backup: Path) -> dict[str, list[bytes]]:
@@ -106,7 +60,7 @@ async def test_a_backup_comes_back_in_another_home_as_it_was(
     first, second = tmp_path / "first", tmp_path / "second"
     said = await done(environ(home), "backup", str(first))
     assert "1 session, 2 messages, 2 turns, 2 users" in said.out
-    assert "The master key is not in it, without which 3 sealed keys and accounts cannot be opened" in said.err
+    assert "The master key is not in it, without which 2 sealed keys and 1 sealed account cannot be opened" in said.err
     assert first.stat().st_mode & 0o777 == 0o600
     assert "Restored what was there on" in (await done(environ(other), "restore", str(first))).out
     assert (other.path / "agentapi.toml").read_text(encoding="utf-8") == "# mine\n"
@@ -138,7 +92,7 @@ async def test_what_is_there_is_replaced_only_if_that_is_said_and_agreed(home: S
     file = tmp_path / "b"
     await done(environ(home), "backup", str(file))
     said = await refused(environ(home), "restore", str(file))
-    assert "There is 1 session, 2 messages" in said
+    assert f"In the embedded database in {home.path}: 1 session, 2 messages" in said
     assert "--replace" in said
     assert "say --yes" in await refused(environ(home), "restore", str(file), "--replace")
     assert "say --yes" in await refused(environ(home), "backup", str(file))
@@ -225,7 +179,7 @@ async def test_master_keys_travel_sealed_and_lost_ones_are_named(
     with zipfile.ZipFile(file) as archive:
         assert all(master[-20:] not in archive.read(name) for name in archive.namelist())
     lost = await done(environ(other), "restore", str(file))
-    assert "No master key here opens 3 of 3" in lost.err
+    assert "No master key here opens 2 sealed keys and 1 sealed account:" in lost.err
     assert "the key 'mine' for openrouter, of ann@example.com (master key 'new')" in lost.err
     assert "the key 'ours' for openai, of the organization Ours (master key 'old')" in lost.err
     assert "the account 'calendar' for calendar, of ann@example.com" in lost.err
@@ -234,7 +188,7 @@ async def test_master_keys_travel_sealed_and_lost_ones_are_named(
     assert "does not open" in await refused(environ(other), *words, stdin=b"another passphrase\n")
     assert not keys.exists()
     nowhere = (*words[:-1], str(tmp_path / "nowhere" / "keys"))
-    assert "nowhere is no directory" in await refused(environ(other), *nowhere, stdin=PASSPHRASE)
+    assert "name a new file for the master keys elsewhere" in await refused(environ(other), *nowhere, stdin=PASSPHRASE)
     found = await done(environ(other), *words, "--json", stdin=PASSPHRASE)
     assert sorted(each["name"] for each in json.loads(found.out)["lost"]) == ["calendar", "ours"]
     assert keys.read_bytes() == master + b"\n"
@@ -262,7 +216,7 @@ async def test_all_moves_to_an_own_postgres_and_back(
         await done(there, "backup", str(second))
         assert rows_of(second) == rows_of(first)
         assert "that database already" in await refused(environ(home), *words, "--yes")
-        listed = json.loads((await done(there, "sessions", "list", "--json")).out)
+        listed = json.loads((await done(there, "sessions", "list", "--json")).out)["sessions"]
         assert [session["session_id"] for session in listed] == [USER]
         await done(environ(other), "restore", str(second))
         await done(environ(other), "backup", str(third))
@@ -285,7 +239,7 @@ async def test_an_address_that_is_none_is_told(url: str, home: SharedHome) -> No
 async def test_a_reset_says_what_goes_and_leaves_the_configuration(home: SharedHome) -> None:
     (home.path / "agentapi.toml").write_text("# mine\n", encoding="utf-8")
     said = await refused(environ(home), "reset")
-    assert "There is 1 session, 2 messages" in said
+    assert f"In the embedded database in {home.path}: 1 session, 2 messages" in said
     assert "on disk. All of it will go, for good." in said
     gone = json.loads((await done(environ(home), "reset", "--yes", "--json")).out)
     assert (gone["removed"], gone["rows"]["public.chat_messages"]) == (True, 2)
@@ -328,16 +282,63 @@ async def test_an_uninstallation_says_what_goes_and_leaves_what_is_the_users(hom
     assert not home.path.exists()
 
 
+async def test_a_database_that_is_elsewhere_goes_and_what_is_beside_it_stays(home: SharedHome) -> None:
+    elsewhere = home.path.parent / "elsewhere"
+    (home.path / "pg18").rename(elsewhere)
+    (home.path / "pg18").symlink_to(elsewhere)
+    (elsewhere / "mine").write_text("mine\n", encoding="utf-8")
+    said = await refused(environ(home), "uninstall")
+    (line,) = [line for line in said.splitlines() if "the embedded database" in line]
+    assert line.endswith(f", {size(used(elsewhere))}")
+    await done(environ(home), "uninstall", "--yes")
+    assert not home.path.exists()
+    assert [path.name for path in elsewhere.iterdir()] == ["mine"]
+
+
+@NEEDS_MOUNTS
+async def test_what_cannot_be_removed_is_named_and_the_rest_goes(home: SharedHome) -> None:
+    env = environ(home)
+    cursor = home.path.parent / ".cursor" / "mcp.json"
+    cursor.parent.mkdir()
+    await done(env, "connect", "cursor", "--force")
+    (home.path / CHAT_HISTORY).touch()
+    with mounted_on_itself(home.path / CHAT_HISTORY):
+        ran = await run_command(env, "uninstall", "--yes", "--json")
+        assert ran.status == 3
+        assert f"Not all of it could be removed: {home.path / CHAT_HISTORY} (Device or resource busy)" in ran.err
+        (left,) = json.loads(ran.out)["failed"]
+        assert left == {"path": str(home.path / CHAT_HISTORY), "reason": "Device or resource busy"}
+        assert [path.name for path in home.path.iterdir()] == [CHAT_HISTORY]
+        assert not cursor.exists()
+    await done(env, "uninstall", "--yes")
+    assert not home.path.exists()
+
+
+@NEEDS_MOUNTS
+async def test_what_is_read_only_is_told_before_anything_is_removed(home: SharedHome) -> None:
+    env = environ(home)
+    cursor = home.path.parent / ".cursor" / "mcp.json"
+    cursor.parent.mkdir()
+    await done(env, "connect", "cursor", "--force")
+    await asyncio.to_thread(stop_server, str(home.data), 30)
+    with mounted_on_itself(home.path, read_only=True):
+        assert "is read-only, or another user's. Nothing was removed." in await refused(env, "uninstall", "--yes")
+    with mounted_on_itself(cursor.parent, read_only=True):
+        assert "is read-only, or another user's. Nothing was removed." in await refused(env, "uninstall", "--yes")
+    assert home.data.exists()
+    assert "agentapi" in cursor.read_text(encoding="utf-8")
+
+
 async def test_what_is_the_users_in_folders_of_our_names_stays(home: SharedHome) -> None:
     mine = [home.path / name / "mine" / "file" for name in ("bin", "owners", "run")]
     for path in mine:
         path.parent.mkdir(parents=True)
         path.write_text("mine\n", encoding="utf-8")
-    (home.path / NAME).write_text("", encoding="utf-8")
+    (home.path / CHAT_HISTORY).write_text("", encoding="utf-8")
     gone = json.loads((await done(environ(home), "uninstall", "--yes", "--json")).out)
     assert [path.is_file() for path in mine] == [True, True, True]
     assert [each["path"] for each in gone["kept"]] == [str(path.parents[1]) for path in mine]
-    assert not (home.path / NAME).exists()
+    assert not (home.path / CHAT_HISTORY).exists()
 
 
 async def test_an_export_has_everything_of_ones_own_to_be_read(home: SharedHome, tmp_path: Path) -> None:

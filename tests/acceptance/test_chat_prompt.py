@@ -305,7 +305,7 @@ async def test_what_cannot_be_used_is_refused_at_once(edge_home: Path) -> None:
                 ("/agent ccrouter", "AGENTAPI_CCROUTER_BASE_URL is not set"),
                 ("/agent nobody", "There is no agent nobody; there are: "),
                 ("/model nonsense", "droid has no model nonsense"),
-                ("/session 00000000", "No sessions begin or end with 00000000"),
+                ("/session 00000000", "There is no session 00000000"),
                 ("/model", "agent's own model"),
             ):
                 person.type(f"{line}\r")

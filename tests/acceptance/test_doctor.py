@@ -75,7 +75,7 @@ async def test_asking_costs_and_shows_the_bill_and_leaves_no_session(edge_home: 
         status, checks = await examine(environ(edge_home, peer), "--ask")
         assert status == 0
         assert checks["answer of guide"]["outcome"] == "ok"
-        assert "tokens, $" in checks["answer of droid"]["detail"]
+        assert "out, $" in checks["answer of droid"]["detail"]
         _, after, _ = await run(environ(edge_home, peer), "sessions", "list", "--json", "--limit", "200")
         assert json.loads(after) == json.loads(before)
 

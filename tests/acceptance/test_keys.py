@@ -38,7 +38,7 @@ async def test_a_key_is_added_from_a_pipe_listed_without_itself_turned_off_and_r
     said = [await run(env, "keys", "add", "OpenRouter", "--name", name, stdin=f"{KEY}\n")]
     assert said[-1][0] == 0, said
     said.append(await run(env, "keys", "list", "--json"))
-    (listed,) = [key for key in json.loads(said[-1][1]) if key["name"] == name]
+    (listed,) = [key for key in json.loads(said[-1][1])["keys"] if key["name"] == name]
     assert (listed["provider"], listed["whose"], listed["last_four"]) == ("openrouter", "user", "wxyz")
     said.append(await run(env, "keys", "deactivate", listed["id"]))
     said.append(await run(env, "keys", "list"))

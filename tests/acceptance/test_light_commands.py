@@ -43,10 +43,16 @@ HEAVY = frozenset(
             "uvicorn",
             "uvloop",
         ),
-        *(".app.startup", ".backends.kinds.openai", ".presentation.models", ".stores.postgres.migrate"),
+        *(
+            ".app.startup",
+            ".core.conversations.turns",
+            ".backends.kinds.openai",
+            ".presentation.models",
+            ".stores.postgres.migrate",
+        ),
     }
 )
-OPENED = SETTINGS | {"asyncpg", ".app.startup"}
+OPENED = SETTINGS | {"asyncpg", ".app.startup", ".core.conversations.turns"}
 COPYING = SETTINGS | {"asyncpg", ".stores.postgres.migrate"}
 RUNS = {
     "--version": set[str](),
@@ -57,10 +63,12 @@ RUNS = {
     "audit": OPENED,
     "backup --help": COPYING,
     "chat --help": SETTINGS,
+    "completion bash": set[str](),
     "connect codex --print": SETTINGS | {"tomlkit"},
     "disconnect --help": SETTINGS,
     "doctor --help": SETTINGS,
     "export --help": SETTINGS | {".presentation.models"},
+    "help": set[str](),
     "keys list": OPENED,
     "members list": OPENED,
     "migrate --status": SETTINGS | {"asyncpg", ".stores.postgres.migrate"},

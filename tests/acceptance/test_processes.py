@@ -116,9 +116,9 @@ async def test_what_cannot_be_meant_is_refused_and_changes_nothing(edge_home: Pa
         (("sessions", "export", session, "--output", "/nowhere/x.md"), b"", "/nowhere/x.md cannot be written"),
         (("sessions", "delete", session), b"", "say --yes"),
         (("sessions", "show", session[:5]), b"", "six characters"),
-        (("sessions", "show", "zzzzzzz"), b"", "No sessions begin or end with zzzzzzz"),
+        (("sessions", "show", "zzzzzzz"), b"", "There is no session zzzzzzz;"),
         (("sessions", "show", NOBODYS), b"", "no such session. `agentapi-mcp sessions list`"),
-        (("chat", "--session", "x", "hello"), b"", "x is too short: give at least six characters of a session's id"),
+        (("chat", "--session", "x", "hello"), b"", "x is too short for the id of a session"),
         (("turns", "cancel", NOBODYS), b"", "no such turn. `agentapi-mcp "),
     ):
         status, _, err = await run(env, *words, stdin=stdin)

@@ -111,11 +111,14 @@ async def test_a_turn_is_followed_from_another_process_and_cancelled_from_the_co
                 steps.release(3)
                 await heard.wait()
                 _, listed, told = await run(env, "turns", "list", "--running")
-                assert [row.split("\t")[:3] for row in listed.splitlines()] == [[turn["turn_id"], "running", "droid"]]
+                assert [row.split("\t")[:3] for row in listed.splitlines()] == [
+                    ["TURN", "STATUS", "AGENT"],
+                    [turn["turn_id"], "running", "droid"],
+                ]
                 assert "turns cancel" in told
                 status, out, err = await run(env, "turns", "cancel", str(turn["turn_id"]))
                 assert (status, json.loads(out)["status"]) == (0, "cancelled"), err
-            assert (await run(env, "turns", "list", "--running", "--json"))[1] == "[]\n"
+            assert json.loads((await run(env, "turns", "list", "--running", "--json"))[1]) == {"turns": []}
             ended = fields_of(waiting.result())
             assert (ended["status"], ended["end_reason"]) == ("cancelled", "cancel_turn")
             assert "w1" in str(ended["reply"])

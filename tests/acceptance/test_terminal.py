@@ -52,7 +52,9 @@ async def test_ctrl_c_cancels_an_answer_and_the_prompt_works(words: tuple[str, .
         assert status == 0, seen
         assert "cancelled" in seen
         assert "interrupted" not in seen
-        session = json.loads((await run(env, "sessions", "list", "--limit", "1", "--json"))[1])[0]["session_id"]
+        session = json.loads((await run(env, "sessions", "list", "--limit", "1", "--json"))[1])["sessions"][0][
+            "session_id"
+        ]
         assert "cancelled" in (await run(env, "sessions", "show", session))[1]
 
 

@@ -15,6 +15,7 @@ import pytest
 from agentapi_mcp.backends.guide.pages import anchor
 from agentapi_mcp.cli.main import main
 from agentapi_mcp.cli.mcp_clients import Entry, words_of
+from tests.support.command_tree import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -175,11 +176,22 @@ def test_every_command_is_documented() -> None:
         assert missing == [], "describe each in docs/commands.md"
 
 
-def test_every_option_of_chat_is_documented() -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented(name: str) -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
-    options = [option for each in main.commands["chat"].params for option in each.opts if option.startswith("--")]
-    assert len(options) > 5
-    assert [option for option in options if f"`{option}" not in page] == []
+    options = [each for parameter in COMMANDS[name].params for each in (*parameter.opts, *parameter.secondary_opts)]
+    assert options
+    assert [option for option in options if option.startswith("--") and option not in page] == []
+
+
+def test_every_option_that_is_documented_is_one() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    there = {each for command in COMMANDS.values() for parameter in command.params for each in parameter.opts}
+    there |= {
+        each for command in COMMANDS.values() for parameter in command.params for each in parameter.secondary_opts
+    }
+    there |= {each for parameter in main.params for each in parameter.opts} | {"--help"}
+    assert sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - there) == []
 
 
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", *map(str, PAGES)])

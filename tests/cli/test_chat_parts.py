@@ -1,6 +1,7 @@
 """The parts of the chat that need no terminal: history, pasted texts, bills."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from agentapi_mcp.base.home_names import CHAT_HISTORY
 from agentapi_mcp.cli.chat.bills import Bills
-from agentapi_mcp.cli.chat.history import NAME, ChatHistory
+from agentapi_mcp.cli.chat.history import ChatHistory
+from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.pastes import Pastes
-from agentapi_mcp.cli.replies import ChatReply
+from agentapi_mcp.cli.chat.slash_commands import asked_again
+from agentapi_mcp.cli.replies import ChatReply, Fields
 
 HEAD = {"format": "agentapi-mcp chat history", "version": 1}
 
 
 def opened(home: Path, told: list[str] | None = None) -> ChatHistory:
-    return ChatHistory(home / NAME, (told if told is not None else []).append, str)
+    return ChatHistory(home / CHAT_HISTORY, (told if told is not None else []).append, str)
 
 
 def test_what_was_typed_is_there_the_next_time_newest_first_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -26,17 +30,17 @@ def test_what_was_typed_is_there_the_next_time_newest_first_and_for_its_owner_al
     for text in texts:
         history.append_string(text)
     assert list(opened(tmp_path).load_history_strings()) == texts[::-1]
-    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
-    (tmp_path / NAME).chmod(0o644)
+    assert (tmp_path / CHAT_HISTORY).stat().st_mode & 0o777 == 0o600
+    (tmp_path / CHAT_HISTORY).chmod(0o644)
     history.append_string("more")
-    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / CHAT_HISTORY).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_long_message_is_not_kept_and_one_line_that_was_cut_harms_no_other(tmp_path: Path) -> None:
     history = opened(tmp_path)
     history.append_string("x" * 10_001)
     history.append_string("kept")
-    with (tmp_path / NAME).open("a", encoding="utf-8") as file:
+    with (tmp_path / CHAT_HISTORY).open("a", encoding="utf-8") as file:
         file.write('"cut\n')
     history.append_string("and this")
     assert list(opened(tmp_path).load_history_strings()) == ["and this", "kept"]
@@ -44,15 +48,15 @@ def test_a_long_message_is_not_kept_and_one_line_that_was_cut_harms_no_other(tmp
 
 def test_the_oldest_messages_are_forgotten(tmp_path: Path) -> None:
     lines = [json.dumps(HEAD), *(json.dumps(str(number)) for number in range(2001))]
-    (tmp_path / NAME).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (tmp_path / CHAT_HISTORY).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     assert len(list(opened(tmp_path).load_history_strings())) == 1000
-    assert len((tmp_path / NAME).read_text(encoding="utf-8").splitlines()) == 1001
+    assert len((tmp_path / CHAT_HISTORY).read_text(encoding="utf-8").splitlines()) == 1001
     assert next(iter(opened(tmp_path).load_history_strings())) == "2000"
 
 
 @pytest.mark.parametrize("written", ["", json.dumps(HEAD)])
 def test_an_empty_history_is_none(tmp_path: Path, written: str) -> None:
-    (tmp_path / NAME).write_text(written, encoding="utf-8")
+    (tmp_path / CHAT_HISTORY).write_text(written, encoding="utf-8")
     told = list[str]()
     assert list(opened(tmp_path, told).load_history_strings()) == []
     assert told == []
@@ -60,12 +64,12 @@ def test_an_empty_history_is_none(tmp_path: Path, written: str) -> None:
 
 @pytest.mark.parametrize("written", [json.dumps(HEAD | {"version": 2}), "[]", "# 2026\n+hello\n", "\x00"])
 def test_a_history_of_another_version_is_told_once_and_stays_as_it_is(tmp_path: Path, written: str) -> None:
-    (tmp_path / NAME).write_text(written, encoding="utf-8")
+    (tmp_path / CHAT_HISTORY).write_text(written, encoding="utf-8")
     told = list[str]()
     history = opened(tmp_path, told)
     assert list(history.load_history_strings()) == []
     history.append_string("hello")
-    assert (len(told), (tmp_path / NAME).read_text(encoding="utf-8")) == (1, written)
+    assert (len(told), (tmp_path / CHAT_HISTORY).read_text(encoding="utf-8")) == (1, written)
     assert "no history of this version" in told[0]
 
 
@@ -122,3 +126,62 @@ def test_what_nobody_knows_is_no_zero() -> None:
     bills.add(reply(None).turn)
     assert bills.summary()[0] == "droid: 1 answer, unknown"
     assert bills.total == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("turn", "flags", "told"),
+    [
+        (None, (False, False), "asked if it was not, and taken up if it was"),
+        (("completed", True, None, False), (False, True), "asked anew, which costs again"),
+        (("failed", True, None, False), (False, True), "that was failed cost stays."),
+        (("cancelled", True, "cancel_turn", True), (False, True), "The one before may go on, and cost."),
+        (("cancelled", True, "abandoned", False), (True, False), "may cost twice"),
+        (("interrupted", True, None, False), (True, False), "may cost twice"),
+        (("interrupted", False, None, False), (True, False), "was not asked yet"),
+    ],
+)
+def test_a_message_is_asked_again_by_what_became_of_it_and_never_twice_in_silence(
+    turn: tuple[str, bool, str | None, bool] | None, flags: tuple[bool, bool], told: str
+) -> None:
+    names = ("status", "asked", "end_reason", "billing_may_go_on")
+    fields: Fields | None = None if turn is None else {name: turn[place] for place, name in enumerate(names)}
+    options, said = asked_again(ChatOptions(new=True, idempotency_key="key"), fields)
+    assert (options.retry, options.new) == flags
+    assert (options.idempotency_key is None) == options.new
+    assert told in said
+
+
+def test_the_newest_messages_of_a_very_long_history_are_read(tmp_path: Path) -> None:
+    with (tmp_path / CHAT_HISTORY).open("w", encoding="utf-8") as file:
+        file.write(f"{json.dumps(HEAD)}\n")
+        for number in range(2500):
+            file.write(json.dumps(f"{number} {'x' * 9000}") + "\n")
+    texts = list(opened(tmp_path).load_history_strings())
+    assert (len(texts), texts[0].split()[0]) == (1000, "2499")
+    assert (tmp_path / CHAT_HISTORY).stat().st_size < 10_000_000
+
+
+def test_two_conversations_at_once_lose_nothing(tmp_path: Path) -> None:
+    lines = [json.dumps(HEAD), *(json.dumps(f"old {number}") for number in range(1999))]
+    (tmp_path / CHAT_HISTORY).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    both = [opened(tmp_path), opened(tmp_path)]
+
+    def talk(place: int) -> None:
+        for number in range(200):
+            both[place].store_string(f"{place}: {number}")
+            list(both[place].load_history_strings())
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(talk, (0, 1)))
+    texts = list(opened(tmp_path).load_history_strings())
+    for place in (0, 1):
+        assert [text for text in texts if text.startswith(f"{place}: ")] == [
+            f"{place}: {n}" for n in range(199, -1, -1)
+        ]
+
+
+def test_a_line_that_begins_with_a_space_is_kept_for_this_conversation_alone(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    history.append_string(" the password is x")
+    assert history.get_strings() == [" the password is x"]
+    assert not (tmp_path / CHAT_HISTORY).exists()

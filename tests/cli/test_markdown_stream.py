@@ -114,13 +114,76 @@ def test_what_is_shown_is_never_taken_back(text: str) -> None:
     assert all(after.startswith(before) for before, after in pairwise(steps))
 
 
-@given(texts)
-def test_every_letter_and_digit_is_shown_however_it_is_cut(text: str) -> None:
-    def letters(of: str) -> list[str]:
-        return sorted(each for each in unstyled(of) if each.isalnum() and each.isascii())
+UNIQUE = [chr(code) for code in range(0x410, 0x530) if chr(code).isalpha()]
+MARKED = [
+    *PIECES,
+    *("W", "W ", "W W", "*W*", "**W", "`W`", "``W", "[W](http://example.org)", '[W](http://e.org "W")', "![W](u)"),
+    *("[W]: http://e.org\n", "[W][W]", "[W]", "](u)", "(W", "<http://W>", "<b>W</b>", "<!-- W", "W\n===\n", "W\n---\n"),
+    *(
+        "| W | W |\n",
+        "|W|W|\n|-|:-:|\n|W|W|W|\n",
+        "|---|---|\n",
+        "a | b\n---|---\n",
+        "|\n",
+        "```W\n",
+        "~~~ W W\n",
+        "~~",
+    ),
+    *(
+        "- W\n",
+        "  - W\n",
+        "1. W\n",
+        "7) W\n",
+        "    W\n",
+        "> W\n",
+        ">> W\n",
+        "+ \n",
+        "# W #\n",
+        "* * *\n",
+        "\\\n",
+        "  \n",
+    ),
+    *("&#87;", "\\*W", "日W本", "<br>", "\r", "\r\n", "\x85", "\v", "e\u0301", "🇩🇪", "❤️"),
+]
 
-    whole, cut = shown([text], colours=None)[-1], shown(list(text), colours=None)[-1]
-    assert len(letters(cut)) >= len(letters(whole))
+
+@st.composite
+def marked(draw: st.DrawFn) -> str:
+    """Make Markdown in which each letter of another alphabet is there once."""
+    text = "".join(draw(st.lists(st.sampled_from(MARKED), max_size=25)))
+    letters = iter(UNIQUE)
+    return re.sub("W", lambda _: next(letters), text)
+
+
+@st.composite
+def cut(draw: st.DrawFn, text: str) -> list[str]:
+    """Cut a text anywhere."""
+    places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    return [text[begin:end] for begin, end in pairwise((0, *places, len(text)))]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@given(data=st.data())
+def test_any_text_looks_the_same_however_it_is_cut(width: int, data: st.DataObject) -> None:
+    text = data.draw(marked() | texts)
+    whole = shown([text], width=width)[-1]
+    assert colourless(shown(list(text), width=width)[-1]) == colourless(whole)
+    assert colourless(shown(data.draw(cut(text)), width=width)[-1]) == colourless(whole)
+
+
+def colourless(text: str) -> str:
+    """Return what was written without the colours of code, of which the end may decide about the beginning."""
+    return re.sub(r"\x1b\[(?:\d+;)*[39][0-7]m([^\x1b]*)\x1b\[0m", r"\1", text)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@given(text=marked())
+def test_every_word_is_shown_once_and_in_order(width: int, text: str) -> None:
+    letters = [each for each in unstyled(shown(list(text), width=width)[-1]) if each in UNIQUE]
+    wanted = [each for each in text if each in UNIQUE]
+    assert sorted(letters) == sorted(wanted)
+    if "|" not in text:  # cells stand beside each other, and wrap
+        assert letters == wanted
 
 
 @pytest.mark.parametrize("width", [1, 2, 10, 40])
@@ -148,6 +211,27 @@ def test_nothing_is_hidden_in_an_entity(text: str) -> None:
 def test_a_list_begins_with_its_own_number() -> None:
     assert shown(["0. nought\n1. one\n"], colours=None)[-1].split() == ["0.", "nought", "1.", "one"]
     assert shown(["1. one\n"], colours=None)[-1].split() == ["1.", "one"]
+
+
+@pytest.mark.parametrize("before", ["Prices:\n", "\n\n", "- in a list\n  ", "> ", "see:\n\n"])
+def test_a_table_is_shown_once_wherever_it_stands(before: str) -> None:
+    rest = before.strip("\n")[-2:] if before[-1] == " " else ""
+    text = before + f"\n{rest.replace('- ', '  ')}".join(("| a | b |", "|---|---|", "| one | two | more |")) + "\n\nend"
+    seen = shown(list(text), colours=None)
+    assert [seen[-1].count(word) for word in ("one", "two", "more", "end", "┃", "|")] == [1, 1, 1, 1, 2, 0]
+    assert not any("┃" in step for step in seen[: text.index("end") - 2])
+
+
+@pytest.mark.parametrize("deep", [30, 60, 500])
+def test_what_lies_too_deep_is_shown_as_it_was_written(deep: int) -> None:
+    text = "> " * deep + "deep\n" + "- " * deep + "deeper\n"
+    assert re.findall(r"deep\w*", shown(list(text), width=2000, colours=None)[-1]) == ["deep", "deeper"]
+
+
+def test_a_table_that_is_too_wide_stands_cell_below_cell() -> None:
+    text = "| a | b | c | d | e |\n|-|-|-|-|-|\n| 1 | 2 | 3 | 4 | 5 |\n"
+    assert shown([text], width=40, colours=None)[-1] == "a\nb\nc\nd\ne\n\n1\n2\n3\n4\n5\n"
+    assert shown([text], width=42, colours=None)[-1].startswith(" a ┃ b ┃")
 
 
 def test_without_colours_only_text_is_written() -> None:

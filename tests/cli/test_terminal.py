@@ -80,8 +80,8 @@ def test_what_is_not_seen_is_removed_from_tables(capsys: pytest.CaptureFixture[s
 
 def test_a_cell_is_as_wide_as_what_is_shown_of_it() -> None:
     with screens() as (out, _):
-        table(("NAME", "ID"), [("\u200b" * 40 + "ann", "1"), ("bo", "2")])
-    assert out.getvalue() == "NAME  ID\nann   1\nbo    2\n"
+        table(("NAME", "ID"), [("\u200b" * 40 + "ann", "x"), ("bo", "y")])
+    assert out.getvalue() == "NAME  ID\nann   x\nbo    y\n"
 
 
 def test_a_reply_is_cleaned_in_a_terminal_and_kept_in_a_pipe(
@@ -127,6 +127,10 @@ class HostileClient(ChatClient):
     @override
     async def agents(self) -> list[AgentOut]:
         return []
+
+    @override
+    async def default_agent(self) -> str | None:
+        return self.text
 
     @override
     async def models(self, agent: str | None) -> list[ModelOut]:
@@ -250,3 +254,11 @@ def test_the_streams_are_the_process_s_own_again_afterwards() -> None:
             assert isinstance(sys.stdout, CleanStream)
             assert isinstance(sys.stdout.stream, Screen)
         assert (sys.stdout, sys.stderr) == (out, err)
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "é b\\udcff\n"), ("ascii", "\\xe9 b\\udcff\n")])
+def test_what_cannot_be_encoded_is_escaped(encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, "strict"))
+    print_out("é b\udcff")
+    assert written.getvalue().decode(encoding) == shown

@@ -1,17 +1,24 @@
 """The chat of the terminal through the MCP server."""
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 
+import pytest
+
 import agentapi_mcp
+from agentapi_mcp.base.errors import BackendError
 from agentapi_mcp.cli.chat.clients import Following
 from agentapi_mcp.cli.chat.options import ChatOptions
-from agentapi_mcp.cli.via_mcp import McpChatClient
+from agentapi_mcp.cli.outputs import explain
+from agentapi_mcp.cli.via_mcp import McpChatClient, open_mcp_chat_client
 from agentapi_mcp.testing.http import Steps
 from agentapi_mcp.web.application import WebOptions
+from tests.client.test_client import passing_to
 from tests.support.connect import call, connect, fields_of, open_edge
 from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.sockets import Line, serving
 
 
 async def test_a_turn_that_was_joined_while_it_ran_is_told_as_such_at_its_end(edge_home: Path) -> None:
@@ -50,3 +57,48 @@ async def test_an_interrupted_answer_is_stopped_also_before_its_first_word(edge_
             reply = await sending
         await peer.client_gone()
     assert (reply.cancelled, reply.text) == (True, "")
+
+
+@pytest.mark.parametrize("said", ["[[slow]]", "[[hang]]"])
+async def test_a_server_that_is_gone_leaves_the_command_that_shows_the_turn(said: str, edge_home: Path) -> None:
+    peer, gone = OpenAIPeer(), asyncio.Event()
+
+    async def passing(line: Line) -> None:
+        if not gone.is_set():
+            await passing_to(served)(line)
+
+    async with (
+        open_edge(edge_home, peer) as edge,
+        serve_app(mcp_application(edge.server, WebOptions())) as served,
+        serving(passing) as network,
+        agentapi_mcp.connect(f"{network.origin}/mcp") as agents,
+        asyncio.TaskGroup() as group,
+    ):
+        following = Following(asyncio.Event(), lambda _: None)
+        sent = McpChatClient(agents).send(ChatOptions(agent="droid"), f"{edge.tag} {said}", following)
+        sending = group.create_task(_failure(sent))
+        await peer.received()
+        gone.set()
+        for line in network.lines:
+            line.reset()
+        lost = await sending
+        turns = await edge.services.turns.recent(edge.services.principal, 5)
+        told = [turn.id for turn in turns if f"`agentapi-mcp turns show {turn.id}` shows" in explain(lost)]
+        assert len(told) == 1
+        peer.steps.release(200)
+
+
+async def test_a_server_that_does_not_start_is_told_with_what_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTAPI_HOME", str(tmp_path))
+    monkeypatch.setenv("AGENTAPI_TOOLSETS", "nonsense")
+    with pytest.raises(BackendError, match="does not start: `agentapi-mcp doctor` says why"):
+        async with open_mcp_chat_client():
+            pass
+
+
+async def _failure(sending: Awaitable[object]) -> BackendError:
+    with pytest.raises(BackendError) as lost:
+        await sending
+    return lost.value

@@ -124,10 +124,15 @@ async def test_a_provider_that_is_busy_says_when_to_come_back(edge_home: Path) -
 
 async def test_what_the_server_refuses_is_not_asked(edge_home: Path) -> None:
     async with open_scene(edge_home) as scene:
-        with pytest.raises(RefusedError, match="nobody"):
+        with pytest.raises(RefusedError, match="nobody") as refused:
             await scene.agents.chat("hi", agent="nobody")
-        with pytest.raises(RefusedError):
+        assert (refused.value.code, refused.value.fault, refused.value.retryable) == ("not_found", None, False)
+        with pytest.raises(RefusedError) as refused:
+            await scene.agents.chat("hi", agent="ccrouter")
+        assert (refused.value.code, refused.value.fault) == ("backend", "backend_missing")
+        with pytest.raises(RefusedError) as refused:
             await scene.agents.turn("no id")
+        assert (refused.value.code, refused.value.retry_after_seconds) == ("invalid_request", None)
         assert scene.peer.exchanges == []
 
 

@@ -127,6 +127,7 @@ OPEN_TO_ALL = {
     "Wallet.token": "belongs to a turn for which the accounts have been loaded",
     "TransportSessions.open_": "a client connects before it is known what it will ask for",
     "TransportSessions.notify_cancelled": "takes the caller's own request back, which needs no right",
+    "UndeclaredAgents.remove": THE_OPERATORS,
     "TransportSessions.unwatch": "ends the caller's own subscription, which needs no right",
 }
 

@@ -104,7 +104,7 @@ def test_the_words_are_in_every_form_of_the_turn(reason: StopReason, own: str | 
 def test_a_question_whose_answer_was_cut_before_its_first_word_is_not_silent(reason: StopReason) -> None:
     turn = ended(reason, reply="")
     unanswered = render_markdown(transcript(turn, answered=False))
-    assert f"*No answer: droid (gpt-4o) · 1 tokens in, 2 out · cost unknown · 1.0 s: {warning_of(turn)}*" in unanswered
+    assert f"*No answer: droid (gpt-4o) · 1 token in, 2 out · cost unknown · 1.0 s: {warning_of(turn)}*" in unanswered
 
 
 def test_a_question_whose_answer_is_in_another_part_is_not_called_unanswered() -> None:

@@ -1,7 +1,7 @@
 """Builders of catalogues, and their ports in memory, for tests of what the core makes of them."""
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId, UserId
@@ -15,6 +15,7 @@ from agentapi_mcp.core.catalogue.models import (
     AgentRow,
     AgentTraffic,
     CatalogueFile,
+    CatalogueRows,
     ModelDeclaration,
     ModelRow,
 )
@@ -54,18 +55,24 @@ class MemoryCatalogue:
     """The rows of a catalogue in memory."""
 
     rows: tuple[AgentRow, ...] = ()
+    sha256: str = "sha"
     loads: int = 0
     written: list[CatalogueFile] = field(default_factory=list[CatalogueFile])
 
-    async def load(self) -> tuple[AgentRow, ...]:
+    async def load(self) -> CatalogueRows:
         """Count, and return the rows."""
         self.loads += 1
-        return self.rows
+        return CatalogueRows(self.rows, self.sha256)
 
     async def write(self, file: CatalogueFile) -> bool:
         """Remember it."""
         self.written.append(file)
+        self.sha256 = file.sha256
         return True
+
+    async def remove(self, agent_id: AgentId) -> None:
+        """Mark it."""
+        self.rows = tuple(replace(row, removed=True) if row.id == agent_id else row for row in self.rows)
 
     async def notify_changed(self) -> None:
         """Tell nobody: there is no other process."""

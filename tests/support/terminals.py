@@ -53,6 +53,18 @@ class Terminal:
         """Give the terminal another size, and let the program know."""
         fcntl.ioctl(self._side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
+    def hang_up(self) -> None:
+        """Close the terminal, as its window does."""
+        if self._side >= 0:
+            os.close(self._side)
+            self._side = -1
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the terminal echoes, passes on whole lines and makes Ctrl-C a signal, as it does for a shell."""
+        usual = termios.ECHO | termios.ICANON | termios.ISIG
+        return termios.tcgetattr(self._side)[3] & usual == usual
+
     def interrupt(self) -> None:
         """Press Ctrl-C once the program waits for a key: a signal just before that waits for the key, too."""
         end = time.monotonic() + _PATIENCE
@@ -107,12 +119,12 @@ def started_at_terminal(env: Mapping[str, str], *command: str, columns: int = 80
         [sys.executable, "-c", _BEGIN, *command], stdin=its, stdout=its, stderr=its, env={"PYTHONPATH": _SOURCE, **env}
     )
     os.close(its)
+    person = Terminal(process, ours)
     try:
-        person = Terminal(process, ours)
         person.resize(columns)
         yield person
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-        os.close(ours)
+        person.hang_up()

@@ -1,46 +1,61 @@
-"""A ZIP archive that is written beside its place, and has its name when it is whole; a failure leaves nothing.
+"""A ZIP archive that has its name when it is whole; a failure leaves nothing.
 
 Its comment, which is its last bytes, is the SHA-256 of all before.
 """
 
+import errno
 import hashlib
-import os
+import stat
 import zipfile
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.new_files import NewFile, new_file
 
 COMMENT = b"agentapi-mcp sha256 "
 DIGEST = 64
+_WAYS: Mapping[int, str] = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), " Free space there, or name a file on a disk that has more."
+    ),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), " Name a file where you may write."),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), " Make its directory first, or name another one."),
+    errno.ENAMETOOLONG: " Give it a shorter name.",
+}
+
+
+def check_place(path: Path) -> None:
+    """Check that a file can be written there, or take the place of the one that is there.
+
+    Raises:
+        InvalidRequestError: it cannot.
+    """
+    _check_kind(path)
+    with named_failures(path), new_file(path):
+        pass
 
 
 @contextmanager
-def new_archive(path: Path) -> Generator[zipfile.ZipFile]:
-    """Write an archive that only this user may read.
+def new_archive(path: Path, *, unnamed: bool = True) -> Generator[zipfile.ZipFile]:
+    """Write an archive that only this user may read, over one of that name.
 
     Raises:
         InvalidRequestError: it cannot be written there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _said(path):
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        sink = _Sink(descriptor, path)
+    _check_kind(path)
+    with ExitStack() as stack:
+        with named_failures(path):
+            file = stack.enter_context(new_file(path, unnamed=unnamed))
+        sink = _Sink(file)
         with zipfile.ZipFile(cast("IO[bytes]", sink), "w") as archive:
             archive.comment = COMMENT + b"0" * DIGEST
             yield archive
         sink.end()
-        with _said(path):
-            part.rename(path)
-            _flush(path.parent)
-    finally:
-        os.close(descriptor)
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        with named_failures(path):
+            file.publish(over=True)
 
 
 class _Sink:
@@ -50,9 +65,8 @@ class _Sink:
     would fail once more.
     """
 
-    def __init__(self, descriptor: int, path: Path) -> None:
-        self._descriptor = descriptor
-        self._path = path
+    def __init__(self, file: NewFile) -> None:
+        self._file = file
         self._digest = hashlib.sha256()
         self._tail = b""
         self._has_failed = False
@@ -72,35 +86,44 @@ class _Sink:
         """Nothing is held back but the end."""
 
     def end(self) -> None:
-        """Write the checksum, and make the file durable."""
+        """Write the checksum."""
         self._tail = b""
         self._put(self._digest.hexdigest().encode())
-        with _said(self._path):
-            os.fsync(self._descriptor)
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
-        rest = memoryview(data)
+        if self._has_failed:
+            return
         try:
-            with _said(self._path):
-                while rest and not self._has_failed:
-                    rest = rest[os.write(self._descriptor, rest) :]
+            with named_failures(self._file.path):
+                self._file.write(data)
         except InvalidRequestError:
             self._has_failed = True
             raise
 
 
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _check_kind(path: Path) -> None:
+    with named_failures(path):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+    if stat.S_ISLNK(mode):
+        raise InvalidRequestError(f"{path} is a symbolic link: name the file that it leads to, {path.resolve()}.")
+    if not stat.S_ISREG(mode):
+        raise InvalidRequestError(f"{path} is a directory, a device or a pipe: name a file.")
 
 
 @contextmanager
-def _said(path: Path) -> Generator[None]:
+def named_failures(path: Path) -> Generator[None]:
+    """Say of a failure to write which file it is, and what can be done.
+
+    Raises:
+        InvalidRequestError: for every OSError inside.
+    """
     try:
         yield
     except OSError as exc:
-        raise InvalidRequestError(f"{path} cannot be written: {exc.strerror or exc}. Nothing is left of it.") from exc
+        raise InvalidRequestError(
+            f"{path} cannot be written: {exc.strerror or exc}. Nothing is left of it.{_WAYS.get(exc.errno or 0, '')}"
+        ) from exc

@@ -9,11 +9,12 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO
 
 from agentapi_mcp.app.archives import COMMENT, DIGEST, new_archive
 from agentapi_mcp.base.errors import InvalidRequestError, StoreMismatchError
@@ -23,7 +24,10 @@ FORMAT = 1
 _MARK = "agentapi-mcp-backup"
 _MANIFEST, _TABLES, _CONFIG, _KEYS = "backup.json", "tables/", "agentapi.toml", "master-keys"
 _CHUNK = 1 << 20
-_MOST_MANIFEST = 16 << 20
+_PIECE = 256 << 10
+_MOST = 16 << 20  # bytes of what is read as a whole
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_IS_ENCRYPTED = 1
 _ABOUT = (
     f"A backup of agentapi-mcp, format {FORMAT}: every message in clear text. `agentapi-mcp restore FILE` loads it.\n"
 )
@@ -84,34 +88,37 @@ class BackupWriter:
 
 
 @contextmanager
-def new_backup(path: Path) -> Generator[BackupWriter]:
+def new_backup(path: Path, *, unnamed: bool = True) -> Generator[BackupWriter]:
     """Write a backup, wholly or not at all.
 
     Raises:
         InvalidRequestError: it cannot be written there.
     """
-    with new_archive(path) as archive:
+    with new_archive(path, unnamed=unnamed) as archive:
         yield BackupWriter(archive)
 
 
 class Backup:
     """A whole backup, whose checksum fits."""
 
-    def __init__(self, archive: zipfile.ZipFile, manifest: Manifest) -> None:
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self._archive = archive
-        self.manifest = manifest
+        self._path = path
+        self.manifest = _manifest(_read(archive, _MANIFEST))
+        for table in self.manifest.tables:
+            _find(archive, f"{_TABLES}{table.name}")
+        self.config = _read(archive, _CONFIG) if self.manifest.has_config else None
+        self.master_keys = _read(archive, _KEYS) if self.manifest.master_keys else None
 
-    def open_table(self, name: str) -> BinaryIO:
-        """Open the rows of a table."""
-        return cast("BinaryIO", self._archive.open(f"{_TABLES}{name}"))
+    async def rows(self, name: str) -> AsyncGenerator[bytes]:
+        """Read the rows of a table, in pieces.
 
-    def config(self) -> bytes | None:
-        """Return the configuration file, if there is one."""
-        return self._archive.read(_CONFIG) if self.manifest.has_config else None
-
-    def master_keys(self) -> bytes | None:
-        """Return the sealed master keys, if there are any."""
-        return self._archive.read(_KEYS) if self.manifest.master_keys else None
+        Raises:
+            InvalidRequestError: they are damaged, though the checksum fits.
+        """
+        with _whole(self._path), self._archive.open(_find(self._archive, f"{_TABLES}{name}")) as member:
+            while piece := member.read(_PIECE):
+                yield piece
 
 
 @contextmanager
@@ -127,36 +134,56 @@ def open_backup(path: Path) -> Generator[Backup]:
             file = stack.enter_context(path.open("rb"))
             _check(file, path)
         with _whole(path):
-            archive = stack.enter_context(zipfile.ZipFile(file))
-            manifest = _manifest(archive)
-            for table in manifest.tables:
-                archive.getinfo(f"{_TABLES}{table.name}")
-        yield Backup(archive, manifest)
+            backup = Backup(stack.enter_context(zipfile.ZipFile(file)), path)
+        yield backup
 
 
-def _manifest(archive: zipfile.ZipFile) -> Manifest:
-    with archive.open(_MANIFEST) as member:
-        text = json.loads(member.read(_MOST_MANIFEST))
+def _find(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """Find a member as this program writes them.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it is another kind of member.
+    """
+    found = archive.getinfo(name)
+    if found.compress_type not in _METHODS or found.flag_bits & _IS_ENCRYPTED:
+        raise ValueError(name)
+    return found
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(_find(archive, name)) as member:
+        content = member.read(_MOST + 1)
+    if len(content) > _MOST:  # whatever size it names
+        raise ValueError(name)
+    return content
+
+
+def _manifest(content: bytes) -> Manifest:
+    text: object = json.loads(content)
     made_for = as_object(text).get("format")
     if isinstance(made_for, int) and made_for > FORMAT:
         raise StoreMismatchError(
             f"A newer program made this backup (format {made_for}; this one reads {FORMAT}). Upgrade, then restore it."
         )
-    return _read(as_object(text))
+    return _of_fields(as_object(text))
 
 
-def _read(fields: Mapping[str, object]) -> Manifest:
-    """Read a manifest.
+def _of_fields(fields: Mapping[str, object]) -> Manifest:
+    """Return a manifest.
 
     Raises:
         KeyError: something is missing.
         ValueError: something is of another kind than it must be.
     """
     tables = [as_object(each) for each in as_list(fields["tables"])]
+    names = [_text(each["name"]) for each in tables]
+    if len(set(names)) < len(names):
+        raise ValueError(names)
     return Manifest(
         format=_count(fields["format"]),
         program=_text(fields["program"]),
-        made_at=_text(fields["made_at"]),
+        made_at=_moment(fields["made_at"]),
         migrations=_texts(fields["migrations"]),
         tables=tuple(
             TableEntry(name=_text(each["name"]), columns=_texts(each["columns"]), rows=_count(each["rows"]))
@@ -171,6 +198,13 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(value)  # noqa: TRY004  # a file that is damaged, like any other
     return value
+
+
+def _moment(value: object) -> str:
+    text = _text(value)
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(text)
+    return text
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -221,6 +255,8 @@ def _whole(path: Path) -> Generator[None]:
         ValueError,
         EOFError,
         NotImplementedError,
+        OverflowError,
+        RecursionError,
     ) as exc:
         raise _damaged(path) from exc
 

@@ -2,9 +2,8 @@
 
 import asyncio
 import os
-import tempfile
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,12 +11,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
+from agentapi_mcp.app.archives import check_place
 from agentapi_mcp.app.backup_files import Backup, BackupWriter, Manifest, TableEntry, new_backup, open_backup
 from agentapi_mcp.app.database import Owner, database_owner, embedded_postgres, home_of
 from agentapi_mcp.app.homes import refuse_users
 from agentapi_mcp.app.master_keys import master_key_source
+from agentapi_mcp.app.restored_files import ConfigFile, KeysFile, check_new
 from agentapi_mcp.auth.master_keys import parse_keys, written_keys
-from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError, StoreMismatchError
+from agentapi_mcp.base.errors import (
+    AgentApiError,
+    ConfigurationError,
+    InvalidRequestError,
+    StoreMismatchError,
+)
 from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.local.catalogue_files import FILE_NAME
 from agentapi_mcp.stores.postgres import copies
@@ -25,9 +31,9 @@ from agentapi_mcp.stores.postgres.copies import Copied, Copy, SealedSecret, Snap
 from agentapi_mcp.stores.postgres.migrate import Plan
 from agentapi_mcp.stores.postgres.schema_files import migrations
 
-__all__ = ["Backup", "SealedSecret", "open_backup"]
+__all__ = ["Backup", "KeysFile", "SealedSecret", "check_new", "check_place", "open_backup"]
 
-_NOTHING = "There is nothing to back up: {place} has no data of this program yet."
+_NOTHING = "There is nothing to {what}: {place} has no data of this program yet."
 _PASSPHRASES = "agentapi_mcp.auth.passphrases"  # by name: scrypt is for those who have keys to carry
 
 
@@ -63,13 +69,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was loaded; `lost` are the secrets that no master key at hand opens."""
+    """What was loaded; `lost` are the secrets that no master key at hand opens.
+
+    `config` is where the configuration file was written, `kept_config` another one that was there already, and
+    `config_fault` why it could not be written.
+    """
 
     manifest: Manifest
     secrets: tuple[SealedSecret, ...]
     lost: tuple[SealedSecret, ...]
     config: Path | None = None
     kept_config: Path | None = None
+    config_fault: str | None = None
 
 
 async def make_backup(
@@ -89,16 +100,14 @@ async def make_backup(
         copies.open_snapshot(owner.url, owner.variable, VERSION) as snapshot,
     ):
         if snapshot is None:
-            raise InvalidRequestError(_NOTHING.format(place="the database"))
+            raise InvalidRequestError(_NOTHING.format(what="back up", place="the database"))
         with new_backup(path) as writer:
-            manifest = Manifest(
-                program=VERSION,
-                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                migrations=snapshot.migrations,
-                tables=await _copy_tables(snapshot, writer, report),
+            manifest = replace(
+                await _describe(snapshot),
                 has_config=config is not None,
                 master_keys=() if keys is None else keys[0],
             )
+            await _copy_tables(snapshot, manifest, writer, report)
             writer.finish(manifest, config, None if keys is None else keys[1])
         secrets = await snapshot.secrets()
     return Made(manifest, await asyncio.to_thread(os.path.getsize, path), secrets)
@@ -110,7 +119,7 @@ async def unseal_keys(backup: Backup, passphrase: str) -> str:
     Raises:
         InvalidRequestError: it has none, or the passphrase is another one.
     """
-    sealed = backup.master_keys()
+    sealed = backup.master_keys
     if sealed is None:
         raise InvalidRequestError("This backup has no master keys: it was made without --with-keys.")
     text: str = await asyncio.to_thread(import_module(_PASSPHRASES).unseal, sealed, passphrase)
@@ -148,43 +157,59 @@ async def look(settings: Settings, environ: Mapping[str, str]) -> Place:
 
 
 async def restore(
-    settings: Settings, environ: Mapping[str, str], backup: Backup, report: Report, *, keys: str | None = None
+    settings: Settings, environ: Mapping[str, str], backup: Backup, report: Report, keys: KeysFile | None = None
 ) -> Restored:
-    """Load a backup in place of all that is there, or change nothing; `keys` are its master keys, if they are known.
+    """Load a backup in place of all that is there, or change nothing; its master keys are written to the file `keys`.
 
     Raises:
+        InvalidRequestError: the configuration file or the master keys cannot be written.
         StoreBusyError: another process uses the database.
         StoreError: it cannot be loaded.
     """
     check_version(backup)
     known = await known_keys(settings)  # what cannot be read is told before anything is changed
-    async with owner_alone(settings, environ) as owner:
-        secrets = await load_into(owner, backup, report)
-    config, kept = await asyncio.to_thread(_write_config, settings, environ, backup.config())
     if keys is not None:
-        known |= {key.id for key in parse_keys(keys, "the backup")}
-    return Restored(backup.manifest, secrets, _lost(secrets, known), config, kept)
+        known |= {key.id for key in parse_keys(keys.keys, "the backup")}
+    config = ConfigFile(_config_path(settings, environ), backup.config)
+    with ExitStack() as stack:
+        config.stage(stack)
+        if keys is not None:
+            keys.stage(stack)
+        async with owner_alone(settings, environ) as owner:
+            secrets = await load_into(owner, backup.manifest, backup.rows, report)
+        config.publish()
+        if keys is not None:
+            keys.publish()
+    lost = _lost(secrets, known)
+    return Restored(backup.manifest, secrets, lost, config.written, config.kept, config.fault)
 
 
-async def move(
-    settings: Settings, environ: Mapping[str, str], target: Owner, report: Report, reported_load: Report
-) -> Restored:
+async def move(settings: Settings, environ: Mapping[str, str], target: Owner, report: Report) -> Restored:
     """Copy all from where it is now into another, empty database; what is here stays as it is.
 
+    Nobody writes here from the first row that is read to the end of the last transaction there.
+
     Raises:
-        StoreBusyError: another process uses one of the two databases.
+        StoreBusyError: another process uses one of the two databases, or came while rows were copied.
         StoreError: one of them does not fit.
     """
-    with tempfile.TemporaryDirectory(prefix="agentapi-move-") as folder:
-        path = Path(folder) / "backup"
-        async with owner_alone(settings, environ) as owner:
-            await copies.refuse_users(owner.url, owner.variable)
-        await make_backup(settings, environ, path, report)
-        known = await known_keys(settings)
-        with open_backup(path) as backup:
-            check_version(backup)
-            secrets = await load_into(target, backup, reported_load)
-            return Restored(backup.manifest, secrets, _lost(secrets, known))
+    known = await known_keys(settings)
+    loaded: tuple[SealedSecret, ...] | AgentApiError
+    async with (
+        owner_alone(settings, environ) as owner,
+        copies.open_snapshot(owner.url, owner.variable, VERSION, is_held=True) as snapshot,
+    ):
+        if snapshot is None:
+            raise InvalidRequestError(_NOTHING.format(what="move", place=place_name(settings, environ)))
+        manifest = await _describe(snapshot)
+        try:
+            async with snapshot.reader() as rows:
+                loaded = await load_into(target, manifest, rows, report, snapshot.refuse_users)
+        except AgentApiError as exc:  # raised below: here it would be told as one of this database
+            loaded = exc
+    if isinstance(loaded, AgentApiError):
+        raise loaded
+    return Restored(manifest, loaded, _lost(loaded, known))
 
 
 async def look_at_existing(settings: Settings, environ: Mapping[str, str]) -> Place:
@@ -215,9 +240,14 @@ async def look_at(target: Owner) -> Mapping[str, int]:
     return await copies.find_contents(target.url, target.variable)
 
 
-async def load_into(owner: Owner, backup: Backup, report: Report) -> tuple[SealedSecret, ...]:
-    """Load a backup into a database, in place of what the program has there."""
-    manifest = backup.manifest
+async def load_into(
+    owner: Owner,
+    manifest: Manifest,
+    read: Callable[[str], AsyncIterator[bytes]],
+    report: Report,
+    check: Callable[[], Coroutine[None, None, None]] | None = None,
+) -> tuple[SealedSecret, ...]:
+    """Load the rows that `read` gives into a database, in place of what the program has there."""
     total, done = sum(table.rows for table in manifest.tables), 0
 
     def on_rows(table: str, rows: int) -> None:
@@ -226,7 +256,7 @@ async def load_into(owner: Owner, backup: Backup, report: Report) -> tuple[Seale
         report(Step(table, done, total))
 
     copied = tuple(Copied(table.name, table.columns, table.rows) for table in manifest.tables)
-    copy = Copy(copied, len(manifest.migrations), backup.open_table)
+    copy = Copy(copied, len(manifest.migrations), read, check)
     return await copies.load(owner.url, owner.variable, copy, Plan(VERSION, owner.grant_to), on_rows)
 
 
@@ -264,7 +294,7 @@ def is_embedded(settings: Settings) -> bool:
 @asynccontextmanager
 async def _existing_owner(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[Owner]:
     if is_embedded(settings) and not await asyncio.to_thread(embedded_postgres(settings, environ).check_start):
-        raise InvalidRequestError(_NOTHING.format(place=home_of(settings, environ)))
+        raise InvalidRequestError(_NOTHING.format(what="back up", place=home_of(settings, environ)))
     async with _owner(settings, environ) as owner:
         yield owner
 
@@ -276,17 +306,27 @@ def _owner(settings: Settings, environ: Mapping[str, str]) -> AbstractAsyncConte
     return database_owner(settings, environ)
 
 
-async def _copy_tables(snapshot: Snapshot, writer: BackupWriter, report: Report) -> tuple[TableEntry, ...]:
-    counts = {table.name: await snapshot.count(table) for table in snapshot.tables}
-    total, before = sum(counts.values()), 0
-    for table in snapshot.tables:
+async def _describe(snapshot: Snapshot) -> Manifest:
+    return Manifest(
+        program=VERSION,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        migrations=snapshot.migrations,
+        tables=tuple(
+            [
+                TableEntry(name=table.name, columns=table.columns, rows=await snapshot.count(table))
+                for table in snapshot.tables
+            ]
+        ),
+    )
+
+
+async def _copy_tables(snapshot: Snapshot, manifest: Manifest, writer: BackupWriter, report: Report) -> None:
+    total, before = sum(table.rows for table in manifest.tables), 0
+    for table, entry in zip(snapshot.tables, manifest.tables, strict=True):
         with writer.table(table.name) as member:
             await snapshot.copy(table, _writing(member, partial(_said, report, table, before, total)))
-        before += counts[table.name]
+        before += entry.rows
         report(Step(table.name, before, total))
-    return tuple(
-        TableEntry(name=table.name, columns=table.columns, rows=counts[table.name]) for table in snapshot.tables
-    )
 
 
 def _writing(member: IO[bytes], on_rows: Callable[[int], None]) -> Callable[[bytes], Coroutine[None, None, None]]:
@@ -294,7 +334,7 @@ def _writing(member: IO[bytes], on_rows: Callable[[int], None]) -> Callable[[byt
 
     async def write(chunk: bytes) -> None:
         nonlocal rows
-        await asyncio.to_thread(member.write, chunk)
+        member.write(chunk)  # not in a thread, which would write on after a cancellation
         rows += chunk.count(b"\n")  # in the text format, a line end in a value is escaped
         on_rows(rows)
 
@@ -334,24 +374,6 @@ def _read_config(settings: Settings, environ: Mapping[str, str]) -> bytes | None
         return None
     except OSError as exc:
         raise InvalidRequestError(f"The configuration file {path} cannot be read: {exc.strerror}.") from exc
-
-
-def _write_config(
-    settings: Settings, environ: Mapping[str, str], content: bytes | None
-) -> tuple[Path | None, Path | None]:
-    """Write the configuration file where there is none; return where it was written, or which other one was kept."""
-    path = _config_path(settings, environ)
-    if content is None:
-        return None, None
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return None, None if path.is_file() and path.read_bytes() == content else path
-    except OSError:
-        return None, path
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    return path, None
 
 
 def target_of(url: str, grant_to: str | None) -> Owner:

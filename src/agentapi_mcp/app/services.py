@@ -31,6 +31,7 @@ from agentapi_mcp.core.catalogue.health import Part
 from agentapi_mcp.core.catalogue.models import CatalogueFile
 from agentapi_mcp.core.catalogue.organizations import Organizations
 from agentapi_mcp.core.catalogue.replicas import Replicas
+from agentapi_mcp.core.catalogue.undeclared import UndeclaredAgents
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.sessions import Sessions
@@ -94,8 +95,9 @@ async def open_services(
             tasks=Tasks(PostgresTasks(base.database), turns),
             sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit, shares),
             agents=agents.agents,
+            undeclared_agents=UndeclaredAgents(catalogue, base.audit),
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
-            memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
+            memberships=Memberships(PostgresMembers(base.database), clock, base.audit, file.sign_in.roles),
             clients=Clients(shared.clients, agents.policy, clock),
             wallet=wallet,
             api_keys=wallet.api_keys,

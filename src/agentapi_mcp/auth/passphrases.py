@@ -49,7 +49,7 @@ def unseal(sealed: bytes, passphrase: str) -> str:
         raise InvalidRequestError("The master keys in this backup are sealed in a way that this program does not know.")
     try:
         return _cipher(head, passphrase).decrypt(nonce, rest, head).decode()
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # a nonce that was cut off, too
         raise InvalidRequestError("The passphrase does not open the master keys of this backup.") from None
 
 

@@ -24,6 +24,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_LISTED]) + more or "none"
 
 
+def number_of(number: int, what: str, plural: str | None = None) -> str:
+    """Write a number with what it counts, in the singular or the plural: `1 turn`, `2,000 turns`."""
+    return f"{number:,} {what if number == 1 else plural or f'{what}s'}"
+
+
 def storable(text: str) -> str:
     """Remove NUL and lone surrogates, and join surrogate pairs."""
     # Postgres stores neither in text or jsonb.

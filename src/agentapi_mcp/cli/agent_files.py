@@ -19,15 +19,15 @@ from agentapi_mcp.app.providers import (
     own_file,
     packaged_agents,
 )
-from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError, InvalidRequestError, NotFoundError
+from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError, InvalidRequestError
 from agentapi_mcp.base.json_values import as_object
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.cli import toml_edits
 from agentapi_mcp.cli.agent_blocks import NewAgent, agent_block
 from agentapi_mcp.cli.config_files import FileChangedError, replace_text, text_of
 from agentapi_mcp.cli.config_secrets import difference, secrets_in, secrets_of
 from agentapi_mcp.cli.model_tables import declarable, today
-from agentapi_mcp.cli.outputs import table
+from agentapi_mcp.cli.outputs import print_json, table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey, Provider
 from agentapi_mcp.cli.questions import ask, ask_secret, choose, confirm
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -59,13 +59,47 @@ class AddOptions:
     yes: bool = False
     dry_run: bool = False
     force: bool = False
+    as_json: bool = False
 
 
-async def show_providers() -> None:
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Whether to write at all, and without a question."""
+
+    yes: bool
+    dry_run: bool
+    as_json: bool
+
+    def given(self, question: str) -> bool:
+        """Ask, unless it is settled; say so where nothing is to be written.
+
+        Raises:
+            InvalidRequestError: nobody can be asked.
+        """
+        if self.dry_run:
+            print_err("Nothing was written (--dry-run).")
+            return False
+        if self.yes:
+            return True
+        if not sys.stdin.isatty():
+            raise InvalidRequestError("Nobody can be asked here whether to write this: say --yes.")
+        if confirm(question):
+            return True
+        print_err("Nothing was written.")
+        return False
+
+
+async def show_providers(*, as_json: bool) -> None:
     """Print every provider, whether its key is set, and which of the local ones answer."""
     environ = environment()
     async with asyncio.TaskGroup() as group:
         states = {name: group.create_task(state_of(name, each, environ)) for name, each in PROVIDERS.items()}
+    if as_json:
+        found = [
+            {"name": name, "title": PROVIDERS[name].title, "state": each.result()} for name, each in states.items()
+        ]
+        print_json({"providers": found})
+        return
     table(
         ("PROVIDER", "WHAT", "STATE"), [(name, PROVIDERS[name].title, each.result()) for name, each in states.items()]
     )
@@ -136,7 +170,7 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
     except toml_edits.UnsafeEditError as exc:
         raise ConfigurationError(f"{path} cannot be changed safely. Add this by hand:\n\n{block}") from exc
     secrets = [*secrets_of(keyed), *([key.get_secret_value()] if key is not None else [])]
-    if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run)):
+    if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run, options.as_json)):
         return
     _tell_next(agent, path, is_entered=is_entered)
     if is_entered and key is not None and variable is not None:
@@ -156,31 +190,31 @@ def _tell_next(agent: NewAgent, path: Path, *, is_entered: bool) -> None:
         print_err(agent.provider.remark)
 
 
-async def remove_agent(name: str, *, yes: bool, dry_run: bool) -> None:
-    """Take an agent out of the configuration file; comments and all others stay.
+async def remove_agent(name: str, consent: Consent) -> bool:
+    """Take an agent out of the configuration file; comments and all others stay. False: no file declares it.
 
     Raises:
-        NotFoundError: the file has no such agent.
-        ConfigurationError: the file cannot be changed.
+        ConfigurationError: the file cannot be changed, or the agent comes with the program.
     """
     environ, settings = environment(), load_settings()
     path, before = read_own_file(settings, environ)
     there = toml_edits.tables(before or "", "agents")
     if name not in there or before is None:
-        if name in packaged_agents():
+        if name in declared_agents(settings, environ):
             raise ConfigurationError(
                 f"The agent {name} comes with the program, and {path} does not declare it: `use_defaults = false` "
                 "there leaves out all that come with it."
             )
-        raise NotFoundError(f"{path} has no agent {name[:64]!r}; there are: {listed(there) or 'none'}.")
+        return False
     try:
         after = toml_edits.remove(before, ("agents", name))
     except toml_edits.UnsafeEditError as exc:
         raise ConfigurationError(
             f"{path} says {name} in a way that cannot be changed safely: edit it by hand."
         ) from exc
-    if write_own_file(path, before, after, secrets_of(environ), Consent(yes, dry_run)):
-        print_err(f"Took {name} out of {path}. Its sessions stay, and it is listed as not declared.")
+    if write_own_file(path, before, after, secrets_of(environ), consent):
+        print_err(f"Took {name} out of {path}. Its sessions and bills stay; no client is shown it any more.")
+    return True
 
 
 def read_own_file(settings: Settings, environ: Mapping[str, str]) -> tuple[Path, str | None]:
@@ -264,7 +298,8 @@ def _default(provider: Provider, offered: Sequence[str]) -> Sequence[str]:
         return [str(provider.default_model)]
     if provider.is_local:
         if len(offered) > _MOST_MODELS:
-            print_err(f"It has {len(offered)} models; {_MOST_MODELS} are declared. `models sync --all` adds others.")
+            has = number_of(len(offered), "model")
+            print_err(f"It has {has}; {_MOST_MODELS} are declared. `models sync --all` adds others.")
         # The first is the default, and should answer.
         return sorted(offered, key=lambda name: _NO_CHAT.search(name) is not None)[:_MOST_MODELS]
     shown = ", ".join(offered[:_SHOWN_MODELS]) + (", …" if len(offered) > _SHOWN_MODELS else "")
@@ -295,14 +330,6 @@ async def _check(agent: NewAgent, block: str, environ: Mapping[str, str], *, tri
         print_err(f"It takes the place of the agent {agent.name} that comes with the program.")
 
 
-@dataclass(frozen=True, slots=True)
-class Consent:
-    """Whether to write at all, and without a question."""
-
-    yes: bool
-    dry_run: bool
-
-
 def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence[str], consent: Consent) -> bool:
     """Show the change, ask, and write it; return whether it was written.
 
@@ -313,16 +340,17 @@ def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence
     agents_of(after, environment(), called=f"{path} as it would become")
     documents = [toml_edits.load(each) for each in (before, after) if each]
     hidden = [*secrets, *(secret for document in documents for secret in secrets_in(as_object(document)))]
-    print_out(difference(path, before, after, hidden))
-    if consent.dry_run:
-        print_err("Nothing was written (--dry-run).")
-        return False
-    if not consent.yes:
-        if not sys.stdin.isatty():
-            raise InvalidRequestError("Nobody can be asked here whether to write this: say --yes.")
-        if not confirm(f"Write {path}?"):
-            print_err("Nothing was written.")
-            return False
+    change = difference(path, before, after, hidden)
+    (print_err if consent.as_json else print_out)(change)
+    is_written = consent.given(f"Write {path}?")
+    if is_written:
+        _write(path, before, after)
+    if consent.as_json:
+        print_json({"file": str(path), "change": change, "written": is_written})
+    return is_written
+
+
+def _write(path: Path, before: str | None, after: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _NEW_FILE if before is None else stat.S_IMODE(path.stat().st_mode)
@@ -331,4 +359,3 @@ def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence
         raise ConfigurationError(f"{path} was just changed by another program. Try again.") from None
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
-    return True

@@ -137,6 +137,9 @@ async def connect(options: ConnectOptions) -> None:
     start = start_command(environ, None if is_shown else _ask())
     work = _Work(options, environ, start, _paths(environ), handed_on, server_options)
     if options.only_print:
+        if options.as_json:
+            print_json([_entry_json(name, client, work) for name, client in clients.items()])
+            return
         for client in clients.values():
             _print_entry(client, work)
     elif options.client is not None and not options.as_json:
@@ -261,19 +264,28 @@ def _json(name: str, client: McpClient, work: _Work, result: _Result) -> dict[st
     }
 
 
+def _blank_entry(client: McpClient, work: _Work) -> Entry:
+    """Return what to paste, without values."""
+    entry = replace(work, handed_on={each: _BLANK.format(each) for each in work.handed_on}).entry(client)
+    client.check_name(work.options.name, client.server_prefix(entry, work.environ))
+    return entry
+
+
+def _entry_json(name: str, client: McpClient, work: _Work) -> dict[str, object]:
+    text = client.format.show(work.options.name, _blank_entry(client, work))
+    return {"client": name, "title": client.title, "file": str(work.path(client)), "paste": text}
+
+
 def _print_entry(client: McpClient, work: _Work) -> None:
-    """Print what to paste where, without values."""
-    name, path = work.options.name, work.path(client)
-    blanks = {each: _BLANK.format(each) for each in work.handed_on}
-    entry = replace(work, handed_on=blanks).entry(client)
-    client.check_name(name, client.server_prefix(entry, work.environ))
-    print_err(f"# Into {path}:")
+    """Print what to paste where."""
+    entry = _blank_entry(client, work)
+    print_err(f"# Into {work.path(client)}:")
     if client.copies_values and env_of(entry).keys() - {*PATH_VARIABLES}:
         print_err("# Put in the values, and let nobody else read the file (chmod 600).")
     for remark in (work.start.remark, client.remark_on(entry)):
         if remark is not None:
             print_err(f"# {remark}")
-    print_out(client.format.show(name, entry))
+    print_out(client.format.show(work.options.name, entry))
 
 
 def _notes(config: ConfigFile, name: str, handed_on: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
@@ -410,19 +422,41 @@ async def disconnect(options: ConnectOptions) -> None:
     config = read_config(client, options.file or client.file)
     entry = config.find(options.name)
     if entry is None or config.text is None:
-        print_err(f"There is no server {options.name} in {config.path}; nothing was changed.")
+        _tell(options, config, "unchanged", f"There is no server {options.name} in {config.path}; nothing was changed.")
         return
     if not is_ours(entry) and not options.force:
         raise ConfigurationError(f"The server {options.name} in {config.path} is not ours; say --force to take it out.")
     text, backup = _undone(config, options.name, entry)
     if options.dry_run:
-        _print_result(_difference(config, text, secrets_of(environ)), options)
+        result = _difference(config, text, secrets_of(environ))
+        if options.as_json:
+            _tell(options, config, result.outcome, *result.lines, change=result.change)
+        else:
+            _print_result(result, options)
         return
     try:
         said = _take_out(config, text, backup, options.name)
     except FileChangedError:
         raise ConfigurationError(f"{config.path} was just changed by another program. Try again.") from None
-    print_err(said)
+    _tell(options, config, "disconnected", said)
+
+
+def _tell(options: ConnectOptions, config: ConfigFile, outcome: str, *lines: str, change: str | None = None) -> None:
+    """Say what became of the file from which the server was to be taken."""
+    for line in lines:
+        print_err(line)
+    if options.as_json:
+        print_json(
+            {
+                "client": options.client,
+                "title": config.client.title,
+                "file": str(config.path),
+                "server": options.name,
+                "outcome": outcome,
+                "change": change,
+                "messages": lines,
+            }
+        )
 
 
 def _undone(config: ConfigFile, name: str, entry: Entry) -> tuple[str | None, Path | None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.questions import ask_passphrase, confirm
 from agentapi_mcp.cli.terminal import print_err
 
@@ -46,14 +47,17 @@ def read_passphrase(*, is_new: bool) -> str:
     Raises:
         InvalidRequestError: it cannot be read.
     """
-    if sys.stdin.isatty():
-        prompt = "Passphrase for the master keys" if is_new else "Passphrase of the backup"
-        return ask_passphrase(prompt, twice=is_new)
-    print_err("The passphrase is read from stdin.")
     try:
-        return sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise InvalidRequestError("The passphrase on stdin is not text.") from None
+        if sys.stdin.isatty():
+            prompt = "Passphrase for the master keys" if is_new else "Passphrase of the backup"
+            passphrase = ask_passphrase(prompt, twice=is_new)
+        else:
+            print_err("The passphrase is read from stdin.")
+            passphrase = sys.stdin.readline(_MOST_PASSPHRASE).rstrip("\r\n")
+        # In a locale without UTF-8, Python reads each byte that is no ASCII as half of a surrogate pair.
+        return passphrase.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise InvalidRequestError("The passphrase is no text in UTF-8: type it in a terminal in UTF-8.") from None
 
 
 def size(count: int) -> str:
@@ -66,7 +70,7 @@ def size(count: int) -> str:
 
 def counted(rows: Mapping[str, int]) -> str:
     """Say how much there is, by what people know of it."""
-    said = [f"{rows[name]:,} {_plural(word, rows[name])}" for name, word in _COUNTED.items() if rows.get(name)]
+    said = [number_of(rows[name], word) for name, word in _COUNTED.items() if rows.get(name)]
     return listed_words(said) if said else "nothing yet"
 
 
@@ -75,5 +79,7 @@ def listed_words(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
+def sealed(kinds: Sequence[str]) -> str:
+    """Say how many keys and accounts are sealed, of which each is a `key` or an `account`."""
+    said = [number_of(kinds.count(kind), f"sealed {kind}") for kind in ("key", "account") if kind in kinds]
+    return listed_words(said) if said else "no sealed key"

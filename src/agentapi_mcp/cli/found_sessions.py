@@ -2,13 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.paging import Page, read_all
+from agentapi_mcp.cli.ids import SESSION, check_part, find_id, whole_id
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
-
-_MIN_LENGTH = 6
-_ID_LENGTH = 36  # of a UUID as text
 
 
 async def find_session(read: Callable[[str | None], Awaitable[Page[str]]], text: str) -> str:
@@ -18,21 +15,11 @@ async def find_session(read: Callable[[str | None], Awaitable[Page[str]]], text:
         InvalidRequestError: the text is too short.
         NotFoundError: no session fits, or more than one.
     """
-    if len(text) >= _ID_LENGTH:
-        return text
-    if len(text) < _MIN_LENGTH:
-        raise InvalidRequestError(
-            f"{text} is too short: give at least six characters of a session's id, best its last."
-        )
-    # Ids are UUIDs of version 7, which begin with the time: those of one day share a prefix, not an end.
-    part = text.lower()
-    found = [id_ for id_ in await read_all(read) if id_.startswith(part) or id_.endswith(part)]
-    if len(found) != 1:
-        raise NotFoundError(
-            f"{len(found) or 'No'} sessions begin or end with {text}; `agentapi-mcp sessions list` shows them. "
-            "Ids begin with the time: their ends differ most."
-        )
-    return found[0]
+    whole = whole_id(text)
+    if whole is not None:
+        return whole
+    check_part(text, SESSION)
+    return find_id(await read_all(read), text, SESSION)
 
 
 async def session_ids(services: Services, cursor: str | None) -> Page[str]:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from typing_extensions import override
 
 from agentapi_mcp import __version__
@@ -51,6 +52,7 @@ class CommandModules(MutableMapping[str, click.Command]):
 def _load(name: str) -> click.Command:
     """Import the module of a command; the command in it has the same name."""
     command: click.Command = getattr(import_module(f"{commands.__name__}.{name}"), name)
+    import_module("agentapi_mcp.cli.help_pages").add_examples(command, name)
     return command
 
 
@@ -63,9 +65,20 @@ class CleanGroup(click.Group):
             return super().main(*args, **kwargs)
 
     @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        names = [
+            CompletionItem(name, help=summary)
+            for name, summary in commands.SUMMARIES.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]  # a group's would import every command
+
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, commands.SUMMARIES[name]) for name in self.list_commands(ctx)])
+        widest = max(map(len, self.list_commands(ctx)))
+        for heading, names in commands.GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in names.items()])
 
 
 @click.group(
@@ -79,7 +92,10 @@ class CleanGroup(click.Group):
 @tool_prefix_option
 @click.pass_context
 def main(context: click.Context, toolsets: str | None, tool_prefix: str | None) -> None:
-    """Talk to all your agents through one MCP server. Without a command, be that server, over stdio."""
+    """Talk to all your agents through one MCP server. Without a command, be that server, over stdio.
+
+    `agentapi-mcp help COMMAND` shows the options of a command, with examples.
+    """
     if context.invoked_subcommand is None:
         # Commands do not pay for importing the MCP SDK.
         import_module("agentapi_mcp.cli.stdio").main(toolsets, tool_prefix=tool_prefix)

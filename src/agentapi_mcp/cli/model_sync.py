@@ -6,11 +6,12 @@ from pathlib import Path
 from agentapi_mcp.app.providers import declared_agents, offered_models, packaged_agents
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, InvalidRequestError, NotFoundError
 from agentapi_mcp.base.json_values import as_list, as_object
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.cli import toml_edits
 from agentapi_mcp.cli.agent_files import Consent, read_own_file, write_own_file
 from agentapi_mcp.cli.config_secrets import secrets_of
 from agentapi_mcp.cli.model_tables import changes, declarable, new_table, today
+from agentapi_mcp.cli.outputs import print_json
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.backends.models import OfferedModel
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
@@ -19,7 +20,7 @@ from agentapi_mcp.settings import environment, load_settings
 _MOST_NEW = 500
 
 
-async def sync_models(name: str, *, adds_all: bool, yes: bool, dry_run: bool) -> None:
+async def sync_models(name: str, *, adds_all: bool, consent: Consent) -> None:
     """Ask the provider of an agent for its models, and write their context windows, output limits and prices.
 
     Raises:
@@ -43,9 +44,11 @@ async def sync_models(name: str, *, adds_all: bool, yes: bool, dry_run: bool) ->
     if gone:
         print_err(f"Not in the provider's list, and left as they are: {listed(gone)}.")
     if len(new) > _MOST_NEW:
-        print_err(f"The list has {len(new)} others; {_MOST_NEW} are added. The next run adds more.")
+        print_err(f"The list has {number_of(len(new), 'other')}; {_MOST_NEW} are added. The next run adds more.")
     if not changed and not new:
         print_err(f"{path} says so already; nothing was changed.")
+        if consent.as_json:
+            print_json({"file": str(path), "change": None, "written": False})
         return
     provider = agent.models[0].provider if agent.models else whose
     tables = [new_table(each, provider, whose, today()) for each in new[:_MOST_NEW]]
@@ -56,8 +59,8 @@ async def sync_models(name: str, *, adds_all: bool, yes: bool, dry_run: bool) ->
             f"{path} says the models of {name} in a way that cannot be changed safely: write each below a header of "
             f"its own, [[agents.{name}.models]], with its prices on one line."
         ) from exc
-    if write_own_file(path, before, after, secrets_of(environ), Consent(yes, dry_run)):
-        print_err(f"Wrote {path}: {len(changed)} models changed, {len(tables)} added.")
+    if write_own_file(path, before, after, secrets_of(environ), consent):
+        print_err(f"Wrote {path}: {number_of(len(changed), 'model')} changed, {len(tables)} added.")
 
 
 def _no_agent(path: Path, name: str, there: Sequence[str]) -> AgentApiError:

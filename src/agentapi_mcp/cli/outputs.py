@@ -26,7 +26,9 @@ from agentapi_mcp.base.errors import (
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
 from agentapi_mcp.base.visible import replace_invisible
-from agentapi_mcp.cli.terminal import print_err, print_out, visible
+from agentapi_mcp.cli.ids import short_id
+from agentapi_mcp.cli.tables import laid_out
+from agentapi_mcp.cli.terminal import output_width, print_err, print_out, visible
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.errors import ErrorWords, explain_error
@@ -127,8 +129,7 @@ def guarded(
         raise
     except Exception as exc:  # noqa: BLE001  # the outermost handler: a traceback is no message for users
         _log.error("command_failed", exc_info=exc)
-        print_err("agentapi-mcp: internal error; the log above has the details.")
-        sys.exit(INTERNAL)
+        fail(AgentApiError("internal error; the log above has the details."))
 
 
 async def _unwrap_groups(work: Callable[[], Awaitable[None]]) -> None:
@@ -139,7 +140,10 @@ async def _unwrap_groups(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def fail(error: AgentApiError) -> NoReturn:
-    """Print an error with its next step, and exit with its status."""
+    """Print an error with its next step, as JSON too where that is asked for, and exit with its status."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json"):
+        print_json({"error": error_fields(error)})
     print_err(f"agentapi-mcp: {sentences(explain(error), *notes_of(error))}")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
 
@@ -152,9 +156,10 @@ def explain(error: AgentApiError) -> str:
 def error_fields(error: AgentApiError) -> dict[str, object]:
     """Return an error as JSON, with the fields of the `error` of a turn; before there is a turn, too."""
     is_backends = isinstance(error, BackendError)
+    said = str(error) if is_backends else explain(error)
     return {
         "code": error.fault if is_backends else error.code,
-        "message": str(error) if is_backends else explain(error),
+        "message": sentences(said, *notes_of(error)),
         "next_step": error.next_step if is_backends else None,
         "retryable": error.may_retry if is_backends else error.retryable,
         "retry_after_seconds": retry_after_seconds(error),
@@ -162,28 +167,33 @@ def error_fields(error: AgentApiError) -> dict[str, object]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows: aligned in a terminal, tab-separated in a pipe."""
-    texts = _cells(rows)
+    """Print rows below headings: aligned to fit a terminal, and in a pipe whole, with tabs between the cells.
+
+    An id is a `UUID`, of which a terminal has the end. Where there is no row, nothing is printed.
+    """
+    if not rows:
+        return
     if sys.stdout.isatty():
-        print_out(aligned(columns, texts))
+        print_out(aligned(columns, rows, output_width()))
     else:
-        for row in texts:
+        for row in [list(columns), *_cells(rows, str)]:
             print_out("\t".join(row))
 
 
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return rows as text for a terminal: with headings, and columns below each other."""
-    texts = _cells(rows)
-    widths = [max(len(name), *(len(row[i]) for row in texts), 0) for i, name in enumerate(columns)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [list(columns), *texts]
-    )
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> str:
+    """Return rows as text for a terminal of this width."""
+    return laid_out(columns, _cells(rows, lambda id_: short_id(str(id_))), width)
 
 
-def _cells(rows: Sequence[Sequence[object]]) -> list[list[str]]:
+def _cells(rows: Sequence[Sequence[object]], shown: Callable[[UUID], str]) -> list[list[str]]:
     # Cleaned before they are measured, and in a pipe too, where a tab or a line end would forge a cell or a row.
-    return [[visible(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
+    return [[visible(" ".join(_text(cell, shown).split())) for cell in row] for row in rows]
+
+
+def _text(cell: object, shown: Callable[[UUID], str]) -> str:
+    if isinstance(cell, UUID):
+        return shown(cell)
+    return "" if cell is None else str(cell)
 
 
 def print_json(value: object) -> None:

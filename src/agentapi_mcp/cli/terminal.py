@@ -2,6 +2,7 @@
 
 import os
 import sys
+import unicodedata
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
@@ -18,6 +19,8 @@ _COLOURS: Mapping[str, str] = {
 }
 _RESET = "\x1b[0m"
 _NARROWEST, _USUAL = 20, 80  # columns
+_WIDE = frozenset("WF")  # what takes two columns
+_CLEAR_ROW = "\r\x1b[K"
 _CLIPBOARD = "\x1b]52;c;{}\x07"  # OSC 52
 
 
@@ -41,11 +44,11 @@ class CleanStream:
     def write(self, text: str) -> int:
         """Write the text without what is not seen in it."""
         if self._only_in_terminal and not self.stream.isatty():
-            return self.stream.write(text)
+            return _write(self.stream, text)
         # A streamed reply comes in pieces, and an emoji may be cut between two of them.
         shown = visible(text, self._before)
         self._before = (self._before + shown)[-CONTEXT:]
-        self.stream.write(shown)
+        _write(self.stream, shown)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -112,6 +115,13 @@ def is_redrawn() -> bool:
     return not _only_prints(_bare(sys.stderr))
 
 
+def rewrite_row(text: str) -> None:
+    """Write the last row of stderr anew, where that is possible: as much as fits, since a second row would stay."""
+    stream = _bare(sys.stderr)
+    stream.write(f"{_CLEAR_ROW}{_fitting(visible(text), terminal_width() - 1)}")
+    stream.flush()
+
+
 def print_prompt(text: str) -> None:
     """Print a prompt, and not among the answers where these go elsewhere."""
     if sys.stdout.isatty():
@@ -124,8 +134,17 @@ def print_prompt(text: str) -> None:
 
 def terminal_width() -> int:
     """Return the columns of the terminal of stderr now."""
+    return _columns(sys.stderr)
+
+
+def output_width() -> int:
+    """Return the columns of the terminal of stdout now."""
+    return _columns(sys.stdout)
+
+
+def _columns(stream: TextIO) -> int:
     try:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         columns = 0
     return max(columns, _NARROWEST) if columns else _USUAL
@@ -156,6 +175,25 @@ def print_labelled(label: str, colour: str, text: str) -> None:
         label = ""
     stream.write(f"{label}{text}\n")
     stream.flush()
+
+
+def _write(stream: TextIO, text: str) -> int:
+    """Write a text; what the stream cannot encode, as a file name that is no UTF-8, is escaped."""
+    try:
+        return stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+
+def _fitting(text: str, columns: int) -> str:
+    used = 0
+    for index, character in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(character) in _WIDE else 1
+        if used > columns:
+            return text[:index]
+    return text
 
 
 def _bare(stream: TextIO) -> TextIO:

@@ -17,7 +17,7 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.base.paging import Page, read_all
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.cli.config_secrets import hide
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient, words_of
 from agentapi_mcp.core.clients.models import TRIAL
@@ -75,13 +75,16 @@ async def _probe(
         # Its name has the server's prefix, and other toolsets than the usual one have no such tool.
         listing = next((tool.name for tool in tools if tool.name.endswith(_LISTING)), None)
         if listing is None:
-            return True, f"{len(tools)} tools"
+            return True, number_of(len(tools), "tool")
         try:
             agents = await read_all(partial(_list_agents, session, listing))
         except ConfigurationError as exc:
             return False, str(exc)
     ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
-    return True, f"{len(tools)} tools; agents that can be used: {listed(ready)}{_withheld(agents, environ)}"
+    return (
+        True,
+        f"{number_of(len(tools), 'tool')}; agents that can be used: {listed(ready)}{_withheld(agents, environ)}",
+    )
 
 
 def _withheld(agents: Sequence[Mapping[str, object]], environ: Mapping[str, str]) -> str:

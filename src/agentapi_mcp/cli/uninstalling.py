@@ -4,12 +4,13 @@ import asyncio
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agentapi_mcp.app import backups, homes
-from agentapi_mcp.app.homes import Part
-from agentapi_mcp.base.errors import ConfigurationError, ConflictError
+from agentapi_mcp.app.homes import Left, Part
+from agentapi_mcp.base.errors import ConfigurationError, ConflictError, StoreUnavailableError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.config_files import backups_of, read_config
 from agentapi_mcp.cli.connecting import ConnectOptions, disconnect
 from agentapi_mcp.cli.consent import ask, size
@@ -35,11 +36,12 @@ class Entry:
 
 
 async def uninstall(*, yes: bool, as_json: bool) -> None:
-    """Say what is there and what will go, ask, and remove it.
+    """Say what is there and what will go, ask, check all of it, and remove it.
 
     Raises:
         ConflictError: a server does not end.
-        StoreError: the database is in use, or cannot be removed.
+        StoreBusyError: the database is in use.
+        StoreUnavailableError: something cannot be removed; before anything is, or the rest is gone.
     """
     settings = load_settings()
     configure_logs(settings.log_level)
@@ -51,23 +53,41 @@ async def uninstall(*, yes: bool, as_json: bool) -> None:
         print_err("There is nothing to remove.")
     else:
         ask("Remove that? `agentapi-mcp backup FILE` keeps what is in the database.", yes=yes)
-    left = [server for server in servers if not stop(server, force=False)]
-    if left:
+    _check_files(entries)
+    if any([not stop(server, force=False) for server in servers]):  # noqa: C419  # each of them is told to end
         raise ConflictError(
             "A server that clients share does not end: quit the clients, run `agentapi-mcp stop --force`, then try "
             "again. Nothing was removed."
         )
-    if backups.is_embedded(settings):
-        await asyncio.to_thread(homes.refuse_users, settings, environ)
-    for entry in entries:
-        await disconnect(ConnectOptions(client=entry.client, name=entry.name))
-    await asyncio.to_thread(homes.remove_home, settings, environ)
+    await asyncio.to_thread(homes.check_removable, settings, environ)
+    left = [*await _disconnected(entries), *await asyncio.to_thread(homes.remove_home, settings, environ)]
     _remove_run(environ)
     kept = homes.parts(settings, environ)
     if as_json:
-        print_json(_json(settings, environ, entries, parts, kept))
-        return
-    _print_rest(settings, environ, entries, kept)
+        print_json(_json(settings, environ, entries, parts, kept) | {"failed": [asdict(each) for each in left]})
+    else:
+        _print_rest(settings, environ, entries, kept)
+    if left:
+        what = "; ".join(f"{each.path} ({each.reason})" for each in left)
+        raise StoreUnavailableError(f"Not all of it could be removed: {what}. Mend that, and uninstall again.")
+
+
+def _check_files(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        if not os.access(entry.path.parent, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"{entry.path} cannot be changed: its directory is read-only, or another user's. Nothing was removed."
+            )
+
+
+async def _disconnected(entries: Sequence[Entry]) -> list[Left]:
+    left = list[Left]()
+    for entry in entries:
+        try:
+            await disconnect(ConnectOptions(client=entry.client, name=entry.name))
+        except ConfigurationError as exc:
+            left.append(Left(entry.path, str(exc)))
+    return left
 
 
 def _entries(settings: Settings, environ: Mapping[str, str]) -> list[Entry]:
@@ -92,7 +112,7 @@ def _entries(settings: Settings, environ: Mapping[str, str]) -> list[Entry]:
 def _tell(settings: Settings, entries: Sequence[Entry], parts: Sequence[Part], *, running: int) -> None:
     goes = [f"the server {entry.name} in {entry.path}" for entry in entries]
     if running:
-        goes.append(f"{running} running server{'s' if running > 1 else ''} that clients share")
+        goes.append(f"{number_of(running, 'running server')} that clients share")
     goes += [f"{part.path}: {part.what}, {size(part.size)}" for part in parts if part.is_ours]
     stays = [f"{part.path}: {size(part.size)}, yours" for part in parts if not part.is_ours]
     if settings.config is not None:
@@ -117,7 +137,8 @@ def _remove_run(environ: Mapping[str, str]) -> None:
 
 
 def _print_rest(settings: Settings, environ: Mapping[str, str], entries: Sequence[Entry], kept: Sequence[Part]) -> None:
-    print_out(f"Removed: {len(entries)} entries of clients, and what was in {homes.home_of(settings, environ)}.")
+    of_clients = f"this server in {number_of(len(entries), 'client')}, and " if entries else ""
+    print_out(f"Removed: {of_clients}what was in {homes.home_of(settings, environ)}.")
     for part in kept:
         print_out(f"Kept: {part.path}")
     for path in sorted({path for entry in entries for path in entry.copies if path.exists()}):

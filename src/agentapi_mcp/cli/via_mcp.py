@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.errors import BackendError, BackendFault, InvalidRequestError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chat.clients import ChatClient, Following
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import ChatReply, in_commands, to_reply
-from agentapi_mcp.client import AgentClient, Answer, ClientError, TurnError, connect
+from agentapi_mcp.client import AgentClient, Answer, ClientError, ConnectionLostError, TurnError, connect
 from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 
 
@@ -26,6 +26,11 @@ class McpChatClient(ChatClient):
     async def agents(self) -> list[AgentOut]:
         with _told():
             return await self._agents.agents()
+
+    @override
+    async def default_agent(self) -> str | None:
+        with _told():
+            return (await self._agents.call("list_agents", {}))["default"]
 
     @override
     async def models(self, agent: str | None) -> list[ModelOut]:
@@ -54,6 +59,7 @@ class McpChatClient(ChatClient):
     @override
     async def send(self, options: ChatOptions, message: str, following: Following) -> ChatReply:
         answer = self._agents.ask(_arguments(options, message))
+        following.turn_id = lambda: answer.turn_id
         with _told():
             async with asyncio.TaskGroup() as group:
                 cancelling = group.create_task(_cancel_when(following.interrupted, answer))
@@ -82,13 +88,26 @@ def _told() -> Generator[None]:
         reason = innermost(exc)
         if not isinstance(reason, ClientError):
             raise
+        if isinstance(reason, ConnectionLostError):
+            raise BackendError(BackendFault.CONNECTION, str(reason), next_step=_after_loss(reason)) from exc
         raise InvalidRequestError(str(reason)) from exc
+
+
+def _after_loss(lost: ConnectionLostError) -> str:
+    if lost.turn_id is None:
+        return ""
+    return (
+        f"The turn {lost.turn_id} goes on, or is settled, without it: `agentapi-mcp turns show {lost.turn_id}` shows "
+        "what became of it."
+    )
 
 
 @asynccontextmanager
 async def open_mcp_chat_client() -> AsyncGenerator[McpChatClient]:
     """Start the server as a client does, and connect."""
-    async with connect(name="agentapi-mcp-chat") as agents:
+    async with AsyncExitStack() as stack:
+        with _told():
+            agents = await stack.enter_async_context(connect(name="agentapi-mcp-chat"))
         yield McpChatClient(agents)
 
 

@@ -76,6 +76,7 @@ class Answer:
 
     def _begin(self) -> asyncio.Task[Turn | Exception]:
         if self._asking is None:
+            self.wire.connected()
             self._asking = self.wire.group.create_task(self._outcome())
             self._asking.add_done_callback(lambda _: self._wake())
         return self._asking

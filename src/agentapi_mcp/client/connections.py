@@ -19,7 +19,8 @@ from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.client.answers import Answer
 from agentapi_mcp.client.errors import ClientError, ConnectionLostError
-from agentapi_mcp.client.wire import Wire, as_error
+from agentapi_mcp.client.refusals import Refusals
+from agentapi_mcp.client.wire import Wire
 from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, SessionOut
 from agentapi_mcp.presentation.output_model import OutputModel
 from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
@@ -113,6 +114,7 @@ async def connect(
 
     Raises:
         ConnectionLostError: there is no server at the address, or it does not start.
+        RefusedError: the server does not take the token, or what answers there is no MCP server.
     """
     failure: Exception | None = None
     # The connection closes before the group waits: what an answer then still waits for is known to be gone.
@@ -123,6 +125,8 @@ async def connect(
             yield AgentClient(wire)
         except Exception as exc:  # noqa: BLE001  # raised below: a task group would hide it in a group of exceptions
             failure = exc
+        finally:
+            wire.close()
     if failure is not None:
         raise failure
 
@@ -139,7 +143,9 @@ async def _opened(
         )
     else:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT))
+        wire.refusals = Refusals(url, has_token=token is not None)
+        hooks = {"response": [wire.refusals.heard]}
+        http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT, event_hooks=hooks))
         target = streamable_http_client(url, http_client=http)
     client = Client(target, client_info=Implementation(name=name, version=VERSION), message_handler=wire.hear)
     try:
@@ -147,15 +153,15 @@ async def _opened(
         # Else the SDK lists the tools after the first answer, which is lost where the server is then shutting down.
         await client.list_tools()
     except Exception as exc:
-        raise _unopened(exc, url) from exc
+        raise _unopened(exc, url, wire) from exc
     return client
 
 
-def _unopened(exc: Exception, url: str | None) -> ClientError:
+def _unopened(exc: Exception, url: str | None, wire: Wire) -> ClientError:
     """Say why there is no connection: the SDK raises the reason within groups of exceptions."""
     reason = innermost(exc)
     if isinstance(reason, MCPError) and reason.error.code != CONNECTION_CLOSED:
-        return as_error(reason)
+        return wire.told(reason)
     if url is None:
         return ConnectionLostError("The server does not start: `agentapi-mcp doctor` says why.")
     return ConnectionLostError(f"The server at {url} cannot be reached: {reason}")

@@ -6,6 +6,9 @@ ClientError
 └── ConnectionLostError  what became of the turn is not known here: it is taken up again by its id
 """
 
+from collections.abc import Mapping
+
+from agentapi_mcp.base.json_values import as_text
 from agentapi_mcp.client.turns import Turn
 
 
@@ -16,14 +19,33 @@ class ClientError(Exception):
 class RefusedError(ClientError):
     """The server refused a call: an argument, a right, a limit, or what it cannot do now.
 
-    `code` is its stable name, where the server gave one; `retry_after_seconds` says when to come back, where that is
-    known.
+    `details` is what the server said of it for programs, empty where it said nothing.
     """
 
-    def __init__(self, message: str, code: str | None = None, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, message: str, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.code = code
-        self.retry_after_seconds = retry_after_seconds
+        self._details = details or {}
+
+    @property
+    def code(self) -> str | None:
+        """The stable name of the kind of refusal, such as `not_found`; None: the server gave none."""
+        return as_text(self._details.get("code"))
+
+    @property
+    def fault(self) -> str | None:
+        """The class of the fault where the agent is what cannot be used, such as `backend_missing`; else None."""
+        return as_text(self._details.get("fault"))
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later."""
+        return self._details.get("retryable") is True
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """When to come back; None: the server does not say."""
+        seconds = self._details.get("retry_after_seconds")
+        return float(seconds) if isinstance(seconds, int | float) else None
 
 
 class TurnError(ClientError):

@@ -22,8 +22,10 @@ from mcp_types import (
 
 from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.client.errors import ClientError, ConnectionLostError, RefusedError
+from agentapi_mcp.client.refusals import Refusals
 from agentapi_mcp.client.turns import Turn
 from agentapi_mcp.presentation.deltas import DELTA_META_KEY, DELTAS_META_KEY
+from agentapi_mcp.presentation.errors import ERROR_META_KEY
 from agentapi_mcp.presentation.models import CancelOut
 
 T = TypeVar("T")
@@ -37,11 +39,26 @@ class Wire:
     group: asyncio.TaskGroup
     hearing: dict[str | int, Hear] = field(default_factory=dict[str | int, Hear])
     wait_seconds: int = 240  # of one call; a turn that takes longer is asked for again
+    refusals: Refusals | None = None
     _client: Client | None = None
 
     def use(self, client: Client) -> None:
         """Call tools with this client, whose notifications `hear` gets."""
         self._client = client
+
+    def close(self) -> None:
+        """Call no more tools."""
+        self._client = None
+
+    def connected(self) -> Client:
+        """Return the client.
+
+        Raises:
+            ConnectionLostError: the connection was closed.
+        """
+        if self._client is None:
+            raise ConnectionLostError("The connection is closed: open another one with `agentapi_mcp.connect()`.")
+        return self._client
 
     async def hear(self, message: IncomingMessage) -> None:
         """Hand a piece to the answer that it is of."""
@@ -81,7 +98,7 @@ class Wire:
             raise RefusedError("An argument holds half of a character (a lone surrogate): nothing was sent.") from None
         result = await self._answered(lambda client: client.call_tool(tool, given, meta=meta))
         if result.structured_content is None:
-            raise RefusedError(_text(result))
+            raise RefusedError(_text(result), as_object((result.meta or {}).get(ERROR_META_KEY)))
         return cast("Mapping[str, Any]", result.structured_content)
 
     async def cancel(self, turn_id: str) -> CancelOut:
@@ -105,13 +122,17 @@ class Wire:
             if cursor is None:
                 raise RefusedError(f"The reply of the turn {turn.turn_id} is no longer in its session.")
 
+    def told(self, exc: MCPError) -> ClientError:
+        """Return what the server, what stands before it, or the SDK answers instead of a result."""
+        error = as_error(exc)
+        return error if self.refusals is None else self.refusals.instead_of(error)
+
     async def _answered(self, call: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-        if self._client is None:
-            raise RuntimeError("The client is not open: use it within `async with agentapi_mcp.connect() as agents`.")
+        client = self.connected()
         try:
-            return await call(self._client)
+            return await call(client)
         except MCPError as exc:
-            raise as_error(exc) from exc
+            raise self.told(exc) from exc
         except (httpx2.TransportError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
             raise ConnectionLostError("The server is gone.") from exc
 
@@ -120,13 +141,7 @@ def as_error(exc: MCPError) -> ClientError:
     """Return what the server, or the SDK, answers instead of a result."""
     if exc.error.code == CONNECTION_CLOSED:
         return ConnectionLostError("The server is gone.")
-    data = as_object(exc.error.data)
-    code, seconds = data.get("code"), data.get("retry_after_seconds")
-    return RefusedError(
-        exc.error.message,
-        str(code) if code is not None else None,
-        float(seconds) if isinstance(seconds, int | float) else None,
-    )
+    return RefusedError(exc.error.message, as_object(exc.error.data))
 
 
 def _text(result: CallToolResult) -> str:

@@ -1,30 +1,36 @@
 """The use cases that edges call, and the provider that opens them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentapi_mcp.core.access.members import Memberships
-from agentapi_mcp.core.access.personal_tokens import PersonalTokens
-from agentapi_mcp.core.access.ports import Authenticator
-from agentapi_mcp.core.accounts.accounts import Accounts
-from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
-from agentapi_mcp.core.audit.log import AuditLog
-from agentapi_mcp.core.catalogue.agents import Agents
-from agentapi_mcp.core.catalogue.health import Health
-from agentapi_mcp.core.catalogue.means import Wallet
-from agentapi_mcp.core.catalogue.organizations import Organizations
-from agentapi_mcp.core.clients.elicitations import Elicitations
-from agentapi_mcp.core.clients.preferences import Clients
-from agentapi_mcp.core.clients.transport_sessions import TransportSessions
-from agentapi_mcp.core.conversations.change_feed import ChangeFeed
-from agentapi_mcp.core.conversations.sessions import Sessions
-from agentapi_mcp.core.conversations.tasks import Tasks
-from agentapi_mcp.core.conversations.turns import Turns
-from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.identity.shares import Shares
-from agentapi_mcp.core.keys.api_keys import ApiKeys
-from agentapi_mcp.core.keys.page_visits import KeyPageVisits
+# Type checkers take it for true: commands name the services in annotations, and load the use cases with the program.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agentapi_mcp.core.access.members import Memberships
+    from agentapi_mcp.core.access.personal_tokens import PersonalTokens
+    from agentapi_mcp.core.access.ports import Authenticator
+    from agentapi_mcp.core.accounts.accounts import Accounts
+    from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
+    from agentapi_mcp.core.audit.log import AuditLog
+    from agentapi_mcp.core.catalogue.agents import Agents
+    from agentapi_mcp.core.catalogue.health import Health
+    from agentapi_mcp.core.catalogue.means import Wallet
+    from agentapi_mcp.core.catalogue.organizations import Organizations
+    from agentapi_mcp.core.catalogue.undeclared import UndeclaredAgents
+    from agentapi_mcp.core.clients.elicitations import Elicitations
+    from agentapi_mcp.core.clients.preferences import Clients
+    from agentapi_mcp.core.clients.transport_sessions import TransportSessions
+    from agentapi_mcp.core.conversations.change_feed import ChangeFeed
+    from agentapi_mcp.core.conversations.sessions import Sessions
+    from agentapi_mcp.core.conversations.tasks import Tasks
+    from agentapi_mcp.core.conversations.turns import Turns
+    from agentapi_mcp.core.identity.principals import Principal
+    from agentapi_mcp.core.identity.shares import Shares
+    from agentapi_mcp.core.keys.api_keys import ApiKeys
+    from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,7 @@ class Services:
     tasks: Tasks
     sessions: Sessions
     agents: Agents
+    undeclared_agents: UndeclaredAgents
     organizations: Organizations
     memberships: Memberships
     clients: Clients

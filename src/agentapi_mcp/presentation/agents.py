@@ -1,7 +1,7 @@
 """Agents and models as JSON and as lines of a list."""
 
 from agentapi_mcp.base.durations import to_milliseconds
-from agentapi_mcp.base.text import one_line
+from agentapi_mcp.base.text import number_of, one_line
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
 from agentapi_mcp.presentation.models import AgentOut, ModelOut
 from agentapi_mcp.presentation.values import number
@@ -64,7 +64,7 @@ def model_line(model: ModelOut) -> str:
     if not model.enabled:
         facts.append("disabled")
     if model.context_window is not None:
-        facts.append(f"{model.context_window:,} tokens")
+        facts.append(number_of(model.context_window, "token"))
     if model.input_price is not None and model.output_price is not None:
         facts.append(f"${model.input_price:g} in, ${model.output_price:g} out per million")
     about = f": {one_line(model.description, _LONGEST_ABOUT)}" if model.description else ""

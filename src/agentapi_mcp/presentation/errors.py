@@ -14,6 +14,9 @@ from agentapi_mcp.base.errors import (
 )
 from agentapi_mcp.presentation.text import clean
 
+# In the `_meta` of a failed tool result that is no turn: an object as `error_fields` returns it.
+ERROR_META_KEY = "agentapi-mcp/error"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorWords:
@@ -35,6 +38,21 @@ def explain_error(error: AgentApiError, words: ErrorWords) -> str:
     if seconds is not None:
         parts.append(f"Try again in {seconds} s.")
     return clean(sentences(*parts))
+
+
+def error_fields(error: AgentApiError) -> dict[str, object]:
+    """Return an error for programs: its stable code, and what is known of a repetition; `fault` is an agent's."""
+    is_agents = isinstance(error, BackendError)
+    fields: dict[str, object] = {
+        "code": error.code,
+        "retryable": error.may_retry if is_agents else error.retryable,
+    }
+    if is_agents:
+        fields["fault"] = str(error.fault)
+    seconds = retry_after_seconds(error)
+    if seconds is not None:
+        fields["retry_after_seconds"] = seconds
+    return fields
 
 
 def _what(error: AgentApiError, words: ErrorWords) -> str:

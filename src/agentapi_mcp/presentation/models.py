@@ -87,9 +87,10 @@ class AgentOut(OutputModel):
 
 
 class AgentsOut(OutputModel):
-    """A page of agents."""
+    """A page of agents; `default` answers where none is named."""
 
     agents: list[AgentOut]
+    default: str | None
     next_cursor: str | None
 
 
@@ -223,13 +224,17 @@ class OrganizationLimitOut(OutputModel):
 
 
 class OrganizationOut(OutputModel):
-    """An organisation, in the results of `get_organization` and `set_organization`."""
+    """An organisation, in the results of `get_organization` and `set_organization`.
+
+    `undeclared_agents` are those that the settings name and the server's configuration file does not declare.
+    """
 
     id: str
     name: str
     settings: OrganizationSettingsOut
     numbers: OrganizationNumbersOut
     limits: dict[str, OrganizationLimitOut]
+    undeclared_agents: list[str]
 
 
 class AgentPreferencesOut(OutputModel):

@@ -1,8 +1,9 @@
 """Organisations as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import LIMITS
 from agentapi_mcp.core.identity.shares import SHARES
@@ -19,10 +20,24 @@ def organization_out(organization: Organization) -> OrganizationOut:
     return OrganizationOut.model_validate({**asdict(organization), "id": str(organization.id), "limits": limits})
 
 
+def describe_size(numbers: OrganizationNumbersOut) -> str:
+    """Describe how many members, sessions and messages there are."""
+    counts = {"member": numbers.members, "session": numbers.sessions, "message": numbers.messages}
+    return ", ".join(number_of(count, what) for what, count in counts.items())
+
+
+def describe_undeclared(names: Sequence[str]) -> list[str]:
+    """Say of the agents that the settings name and no file declares what becomes of those settings; none: nothing."""
+    if not names:
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{listed(names)} {verb} not declared in this server's configuration file: those settings pass over it."]
+
+
 def describe_usage(numbers: OrganizationNumbersOut) -> str:
     """Describe tokens and cost; what is unknown is called so, and is never zero."""
-    unknown = numbers.input_tokens is None or numbers.output_tokens is None
-    tokens = None if unknown else f"{numbers.input_tokens} + {numbers.output_tokens} tokens"
+    into, out = numbers.input_tokens, numbers.output_tokens
+    tokens = None if into is None or out is None else f"{number_of(into, 'token')} in, {out:,} out"
     cost = None if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}"
     return f"{_sum('tokens', tokens, numbers.unknown_tokens)}; {_sum('cost', cost, numbers.unknown_costs)}"
 
@@ -30,8 +45,7 @@ def describe_usage(numbers: OrganizationNumbersOut) -> str:
 def _sum(what: str, known: str | None, missing: int) -> str:
     if known is None:
         return f"unknown {what}"
-    turns = "1 turn" if missing == 1 else f"{missing} turns"
-    return f"{known} and {turns} of unknown {what}" if missing else known
+    return f"{known} and {number_of(missing, 'turn')} of unknown {what}" if missing else known
 
 
 def describe_limits(limits: Mapping[str, OrganizationLimitOut]) -> list[str]:

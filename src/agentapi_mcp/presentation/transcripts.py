@@ -1,32 +1,40 @@
 """Transcripts of sessions as Markdown and as JSON."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import one_line, quoted
+from agentapi_mcp.base.text import number_of, one_line, quoted
 from agentapi_mcp.core.backends.models import MessageRole
 from agentapi_mcp.core.conversations.models import Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.presentation.turns import describe_turn, turn_json, warning_of
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.values import moment, utc_time
 
 
-def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> str:
+def render_markdown(
+    transcript: Transcript, *, older_uri: str | None = None, time: Callable[[datetime], str] = utc_time
+) -> str:
     """Render Markdown: a heading for each message, its content as a quote, and the cost below each answer."""
-    session = transcript.session
-    lines = [
-        f"# {one_line(session.title or '') or 'Untitled session'}",
-        "",
-        f"Session {session.id}, {_facts(session)}.",
-    ]
-    if older_uri is not None:
-        lines += ["", f"Earlier messages: {older_uri}"]
-    for message in transcript.messages:
-        lines += ["", f"## {_speaker(message)} · {_time(message.created_at)}", "", _quoted(message.content)]
-        if message.turn is not None and message.role is MessageRole.ASSISTANT:
-            lines += ["", f"*{describe_turn(message.turn)}{_why(message.turn)}*"]
-        elif message.turn is not None and message.role is MessageRole.USER:
-            lines += _unanswered(message, message.turn)
+    earlier = "" if older_uri is None else f"\nEarlier messages: {older_uri}\n"
+    told = [message_markdown(message, time) for message in transcript.messages]
+    return "".join([head_markdown(transcript.session, time), earlier, *told])
+
+
+def head_markdown(session: Session, time: Callable[[datetime], str] = utc_time) -> str:
+    """Render the title of a session and what is known of it."""
+    return (
+        f"# {one_line(session.title or '') or 'Untitled session'}\n\nSession {session.id}, {_facts(session, time)}.\n"
+    )
+
+
+def message_markdown(message: Message, time: Callable[[datetime], str] = utc_time) -> str:
+    """Render one message below others: a heading, its content as a quote, and the cost of an answer."""
+    lines = ["", f"## {_speaker(message)} · {time(message.created_at)}", "", _quoted(message.content)]
+    if message.turn is not None and message.role is MessageRole.ASSISTANT:
+        lines += ["", f"*{describe_turn(message.turn)}{_why(message.turn)}*"]
+    elif message.turn is not None and message.role is MessageRole.USER:
+        lines += _unanswered(message, message.turn)
     return "\n".join(lines) + "\n"
 
 
@@ -44,7 +52,7 @@ def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict
             "message_count": session.message_count,
         },
         "older": older_uri,
-        "messages": [_message_json(message) for message in transcript.messages],
+        "messages": [message_json(message) for message in transcript.messages],
     }
 
 
@@ -54,12 +62,12 @@ def _quoted(content: str) -> str:
     return "\n".join(f"> {line}" if line.strip() else ">" for line in content.rstrip().splitlines())
 
 
-def _facts(session: Session) -> str:
+def _facts(session: Session, time: Callable[[datetime], str]) -> str:
     agent = "no agent" if session.agent is None else quoted(session.agent)
     agent = agent if session.model is None else f"{agent} with {quoted(session.model)}"
     number = session.message_count
-    count = "" if number is None else f", {number} message{'' if number == 1 else 's'}"
-    return f"{agent}, begun {_time(session.created_at)}{count}"
+    count = "" if number is None else f", {number_of(number, 'message')}"
+    return f"{agent}, begun {time(session.created_at)}{count}"
 
 
 def _speaker(message: Message) -> str:
@@ -84,7 +92,8 @@ def _why(turn: Turn) -> str:
     return f": {warning}" if warning else ""
 
 
-def _message_json(message: Message) -> dict[str, object]:
+def message_json(message: Message) -> dict[str, object]:
+    """Render one message of a transcript."""
     turn = message.turn
     return {
         "id": str(message.id),
@@ -93,7 +102,3 @@ def _message_json(message: Message) -> dict[str, object]:
         "created_at": moment(message.created_at),
         "turn": None if turn is None else turn_json(turn),
     }
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S UTC}"

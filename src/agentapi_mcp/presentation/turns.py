@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import quoted
+from agentapi_mcp.base.text import number_of, quoted
 from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.conversations.models import EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.presentation.costs import cost_json
@@ -30,7 +30,7 @@ def warning_of(turn: Turn) -> str | None:
     if turn.status is not TurnStatus.COMPLETED or turn.stop_reason is None:
         return turn.warning
     tokens = turn.bill.usage.output_tokens
-    stop = _STOPS[turn.stop_reason].format(after="" if tokens is None else f", after {tokens:,} tokens")
+    stop = _STOPS[turn.stop_reason].format(after="" if tokens is None else f", after {number_of(tokens, 'token')}")
     return sentences(turn.warning or "", stop) or None if stop else turn.warning
 
 
@@ -50,14 +50,14 @@ def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_droppe
     if status is not TurnStatus.COMPLETED:
         parts.append(status.replace("_", " "))
     if usage.input_tokens is not None or usage.output_tokens is not None:
-        parts.append(f"{_count(usage.input_tokens)} tokens in, {_count(usage.output_tokens)} out")
+        parts.append(f"{_tokens(usage.input_tokens)} in, {_count(usage.output_tokens)} out")
     parts.append(_cost(usage.cost_usd, bill.cost_source))
     if bill.latency is not None:
         parts.append(f"{bill.latency.total_seconds():.1f} s")
     if bill.billing_may_go_on:
         parts.append("the provider may go on billing")
     if history_dropped:
-        parts.append(f"{history_dropped} older {'message' if history_dropped == 1 else 'messages'} not sent")
+        parts.append(f"{number_of(history_dropped, 'older message')} not sent")
     return " · ".join(parts)
 
 
@@ -132,6 +132,10 @@ def _fault_json(fault: TurnFault) -> dict[str, object]:
         "retryable": fault.retryable,
         "retry_after_seconds": fault.retry_after.total_seconds() if fault.retry_after else None,
     }
+
+
+def _tokens(count: int | None) -> str:
+    return "unknown tokens" if count is None else number_of(count, "token")
 
 
 def _count(tokens: int | None) -> str:

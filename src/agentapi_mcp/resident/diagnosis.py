@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 
 from agentapi_mcp.base.json_values import as_list
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.diagnosis.models import Check, not_in_use, ok, warning
 from agentapi_mcp.resident.control import find_servers
 from agentapi_mcp.resident.environment import Environment
@@ -37,11 +38,6 @@ def _use(environ: Mapping[str, str]) -> str:
         return "clients over stdio share one, which none has started"
     clients = sum(len(as_list(server.facts.get("clients"))) for server in servers)
     turns = sum(server.running_turns for server in servers)
-    running = f"{len(servers)} run{'s' if len(servers) == 1 else ''}"
-    return (
-        f"clients over stdio share one: {running}, with {_count(clients, 'client')} and {_count(turns, 'running turn')}"
-    )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    running = "1 runs" if len(servers) == 1 else f"{len(servers)} run"
+    used = f"{number_of(clients, 'client')} and {number_of(turns, 'running turn')}"
+    return f"clients over stdio share one: {running}, with {used}"

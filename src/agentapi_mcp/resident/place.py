@@ -11,14 +11,13 @@ import time
 from _blake2 import blake2b
 from collections.abc import Iterator
 
+from agentapi_mcp.base.home_names import ENDING, FINGERPRINT_DIGITS, LOCK, LOG, RUN_KEY, SOCKET, STOPPED
 from agentapi_mcp.base.locks import open_lock, try_acquire
 from agentapi_mcp.resident.environment import PACKAGE, Environment
 
 # The size of `sun_path` is 104 on macOS and 108 on Linux, with the terminating NUL.
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
-_FINGERPRINT_DIGITS = 16
-_SOCKET, _LOCK, _LOG, _STOPPED, _ENDING = ".sock", ".lock", ".log", ".stopped", ".ending"
-_KEY, _KEY_BYTES = "key", 32
+_KEY_BYTES = 32
 _LOG_BYTES, _LAST_BYTES = 1 << 20, 1 << 16
 _NO_HOME = "AGENTAPI_HOME is no absolute path"
 
@@ -38,27 +37,27 @@ class Place:
         self.run = run
         self.fingerprint = fingerprint
         self.base = os.path.join(run, fingerprint)
-        self.socket = self.base + _SOCKET
-        self.log = self.base + _LOG
+        self.socket = self.base + SOCKET
+        self.log = self.base + LOG
 
     @property
     def was_stopped(self) -> bool:
         """Whether somebody stopped the server, and nobody has asked for one since."""
-        return os.path.exists(self.base + _STOPPED)
+        return os.path.exists(self.base + STOPPED)
 
     def mark_stopped(self) -> None:
         """Let no bridge start the server again before its client asks for something."""
-        os.close(os.open(self.base + _STOPPED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        os.close(os.open(self.base + STOPPED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
 
     def clear_mark(self) -> None:
         """Forget that the server was stopped."""
-        _remove(self.base + _STOPPED)
+        _remove(self.base + STOPPED)
 
     def try_lock(self) -> int | None:
         """Take the lock and return its descriptor; None while a server, or a bridge that starts one, has it."""
-        fd = open_lock(self.base + _LOCK)
+        fd = open_lock(self.base + LOCK)
         # A file that was swept away meanwhile is not the one that the next process will lock.
-        if try_acquire(fd) and _is_at(fd, self.base + _LOCK):
+        if try_acquire(fd) and _is_at(fd, self.base + LOCK):
             return fd
         os.close(fd)
         return None
@@ -68,7 +67,7 @@ class Place:
 
         For whoever has the lock, and is about to free it before the last turns have ended.
         """
-        path = f"{self.base}.{os.getpid()}{_ENDING}"
+        path = f"{self.base}.{os.getpid()}{ENDING}"
         fd = open_lock(path + ".new")  # under its name it is locked, or left over
         try_acquire(fd)
         # The descriptor stays open: the kernel frees the lock when the process ends.
@@ -175,7 +174,7 @@ def places(environment: Environment) -> list[Place]:
         names = sorted(os.listdir(run))
     except OSError:
         return []
-    return [Place(run, name.removesuffix(_LOCK)) for name in names if _is_lock(name)]
+    return [Place(run, name.removesuffix(LOCK)) for name in names if _is_lock(name)]
 
 
 class Ending:
@@ -222,14 +221,14 @@ def endings(environment: Environment) -> list[Ending]:
         names = sorted(os.listdir(run))
     except OSError:
         return []
-    found = (Ending(os.path.join(run, name)) for name in names if name.endswith(_ENDING))
+    found = (Ending(os.path.join(run, name)) for name in names if name.endswith(ENDING))
     return [ending for ending in found if not ending.is_over()]
 
 
 def siblings(place: Place) -> Iterator[Place]:
     """Yield the other resident servers of the home that run."""
     for name in sorted(os.listdir(place.run)):
-        other = Place(place.run, name.removesuffix(_LOCK))
+        other = Place(place.run, name.removesuffix(LOCK))
         if _is_lock(name) and other.fingerprint != place.fingerprint and other.is_locked():
             yield other
 
@@ -237,14 +236,14 @@ def siblings(place: Place) -> Iterator[Place]:
 def sweep(place: Place) -> None:
     """Remove what servers have left that run no more: each upgrade and each change of a setting leaves some files."""
     for name in os.listdir(place.run):
-        if name.endswith(_ENDING):
+        if name.endswith(ENDING):
             Ending(os.path.join(place.run, name)).is_over()
-        other = Place(place.run, name.removesuffix(_LOCK))
+        other = Place(place.run, name.removesuffix(LOCK))
         if not _is_lock(name) or other.fingerprint == place.fingerprint or other.was_stopped:
             continue
         fd = other.try_lock()
         if fd is not None:
-            for ending in (_SOCKET, _LOG, _LOCK):
+            for ending in (SOCKET, LOG, LOCK):
                 _remove(other.base + ending)
             os.close(fd)
 
@@ -252,7 +251,7 @@ def sweep(place: Place) -> None:
 def run_of(home: bytes) -> str:
     """Return the directory for sockets: in the home, or a short one where that path is too long for a socket."""
     run = os.path.join(os.fsdecode(home), "run")
-    if len(os.fsencode(run)) + 1 + _FINGERPRINT_DIGITS + len(_SOCKET) <= _SOCKET_PATH_BYTES:
+    if len(os.fsencode(run)) + 1 + FINGERPRINT_DIGITS + len(SOCKET) <= _SOCKET_PATH_BYTES:
         return run
     # Not TMPDIR, which may differ between the clients of one home.
     return f"{os.path.realpath('/tmp')}/agentapi-run-{blake2b(home, digest_size=8).hexdigest()}"  # noqa: S108  # private, checked
@@ -301,7 +300,7 @@ def _make_parents(place: bytes, mode: int) -> None:
 
 def _key(run: str) -> bytes:
     """Return the random key of the home's fingerprints; the first bridge makes it."""
-    path = os.path.join(run, _KEY)
+    path = os.path.join(run, RUN_KEY)
     for _ in range(2):
         try:
             # Not blocking, since what is there may be a pipe.
@@ -340,7 +339,7 @@ def _unusable(exc: OSError, home: bytes) -> str:
 
 
 def _is_lock(name: str) -> bool:
-    return name.endswith(_LOCK) and len(name) == _FINGERPRINT_DIGITS + len(_LOCK)
+    return name.endswith(LOCK) and len(name) == FINGERPRINT_DIGITS + len(LOCK)
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -33,6 +33,8 @@ from agentapi_mcp.core.backends.events import (
 )
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.keys.mending import Payer
+from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
 from agentapi_mcp.testing.hosts import FakeHost
 from agentapi_mcp.testing.peers import COUNTED, FAULTS, REASON, STOPS, BackendCase, BackendDeadlines, Behaviour, Peer
@@ -43,6 +45,12 @@ ASKED = timedelta(seconds=1)  # long enough for the request to reach the agent, 
 HASTY = BackendDeadlines(idle=ASKED, total=ASKED * 1.5)
 TIMEOUTS = {BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL}
 LONGEST_ERROR = 400
+MENDED_BY = {
+    KeySource.SERVER: "HOUSE_KEY",
+    KeySource.USER: "`agentapi-mcp keys add house`",
+    KeySource.ORGANIZATION: "`agentapi-mcp keys add house --organization`",
+    KeySource.ACCOUNT: "`agentapi-mcp accounts connect house`",
+}
 OWN_KEY = SecretStr("own-0123456789-canary")
 
 
@@ -255,6 +263,17 @@ class BackendContract:
             error = await failure_of(rig.backend, rig.turn(behaviour))
         assert error.fault is FAULTS[behaviour]
         assert 0 < len(str(error)) < LONGEST_ERROR
+
+    @pytest.mark.parametrize("behaviour", [Behaviour.UNAUTHORIZED, Behaviour.NO_CREDIT])
+    async def test_a_key_that_is_refused_or_spent_is_mended_by_what_the_next_step_names(
+        self, subject: Subject, behaviour: Behaviour
+    ) -> None:
+        """The next step names the variable or the command of whoever pays."""
+        subject.need(behaviour)
+        async with subject.open() as rig:
+            error = await failure_of(rig.backend, rig.turn(behaviour))
+        for source, named in MENDED_BY.items():
+            assert named in Payer(source, "house", ("HOUSE_KEY",)).mends(error)
 
     async def test_a_busy_agent_says_when_to_come_back(self, subject: Subject) -> None:
         """The agent's own Retry-After reaches the caller."""

@@ -71,6 +71,7 @@ ANSWERED_BY = {
         "save tokens",
     ],
     "docs/cost.md#what-is-free": [
+        "license?",
         "is there something free?",
         "is it free",
         "what does it cost to use this program",
@@ -278,6 +279,7 @@ ANSWERED_BY = {
         "do I lose my sessions when I upgrade",
     ],
     "docs/cost.md#what-did-i-spend": [
+        "can an admin see how much each member spent",
         "where do I see what the whole team has spent",
     ],
     "docs/how-to/serve.md#start-it": [
@@ -361,6 +363,7 @@ ANSWERED_BY = {
         "pick up where I left off",
     ],
     "docs/sessions.md#delete-a-conversation": [
+        "undo delete session",
         "delete my history",
         "delete one chat",
     ],
@@ -409,6 +412,9 @@ ANSWERED_BY = {
         "takes forever to answer",
         "speed it up",
     ],
+    "docs/troubleshooting.md#an-answer-is-cut-or-still-running": [
+        "the answer stops in the middle",
+    ],
     "docs/troubleshooting.md#auth-the-provider-refused-the-key": [
         "I get a 401",
         "key is wrong",
@@ -441,9 +447,6 @@ ANSWERED_BY = {
     ],
     "docs/troubleshooting.md#rate_limit-too-many-requests": [
         "rate limit exceeded",
-    ],
-    "docs/troubleshooting.md#stream_cut-the-answer-was-cut-off": [
-        "the answer stops in the middle",
     ],
     "docs/troubleshooting.md#the-program-is-too-old-for-the-database": [
         "can I upgrade from an old version",
@@ -507,7 +510,7 @@ ANSWERED_BY = {
         "does it have a gui?",
         "can I open it in my browser",
     ],
-    "docs/what-it-does-not-do.md#a2a-and-remote-agents": [
+    "docs/what-it-does-not-do.md#a2a": [
         "a2a?",
         "does it speak agent2agent",
     ],

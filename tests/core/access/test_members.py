@@ -1,6 +1,7 @@
 """Who may say who is in an organisation, over a real database."""
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from agentapi_mcp.base.errors import (
 )
 from agentapi_mcp.core.access.members import INVITED_FOR, Memberships
 from agentapi_mcp.core.access.models import Invitation
-from agentapi_mcp.core.identity.principals import Principal, Role
+from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Principal, Role
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.members import PostgresMembers
 from tests.support.audits import audit_log
@@ -172,3 +173,22 @@ async def test_whoever_makes_an_organisation_owns_it(memberships: Memberships, d
     for name in (" ", "two\nlines", "x" * 256):
         with pytest.raises(InvalidRequestError):
             await memberships.create_organization(maker, name)
+
+
+async def test_everybody_knows_their_own_organisations_with_their_rights_there(
+    memberships: Memberships, database: Database
+) -> None:
+    ann, bo = await new_member(database), await new_member(database)
+    async with database.as_system("test") as connection:
+        await connection.execute(
+            "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, 'viewer')",
+            bo.org_id,
+            ann.user_id,
+        )
+    own = [each.principal for each in await memberships.own(ann)]
+    assert own == [ann, Principal(ann.user_id, bo.org_id, Role.VIEWER)]
+    assert [each.principal for each in await memberships.own(own[1])] == [own[1], own[0]]
+    assert [each.principal for each in await memberships.own(bo)] == [bo]
+    # A token is for one organisation.
+    narrow = replace(ann, via=f"{VIA_PERSONAL}id")
+    assert [each.principal for each in await memberships.own(narrow)] == [narrow]

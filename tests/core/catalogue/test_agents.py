@@ -137,8 +137,15 @@ async def test_a_given_default_goes_before_the_files_order() -> None:
     scene = usual()
     assert (await scene.agents.resolve(settings=GUIDE_FIRST)).agent == "guide"
     assert (await scene.agents.resolve(agent="droid", settings=GUIDE_FIRST)).agent == "droid"
-    with pytest.raises(NotFoundError):
-        await scene.agents.resolve(settings=OrganizationSettings(default_agent="gone"))
+
+
+async def test_a_default_agent_that_no_file_declares_is_passed_over() -> None:
+    scene = Scene((agent_row("a"), agent_row("gone")), (declared("a"),))
+    for default in ("gone", "never"):
+        assert (await scene.agents.resolve(settings=OrganizationSettings(default_agent=default))).agent == "a"
+        assert (await scene.agents.resolve(preferences=Preferences(default_agent=default))).agent == "a"
+    with pytest.raises(NotFoundError, match=r"allowed_agents has gone\. .*set allowed_agents NAME"):
+        await scene.agents.resolve(settings=OrganizationSettings(allowed_agents=("gone",)))
 
 
 async def test_who_names_only_a_model_gets_an_agent_that_has_it() -> None:
@@ -286,14 +293,51 @@ async def test_a_default_model_that_is_gone_or_off_is_not_replaced_in_silence() 
             await scene.agents.resolve()
 
 
-async def test_a_row_that_no_file_declares_is_listed_and_never_used() -> None:
+async def test_a_row_that_no_file_declares_is_in_front_of_nobody_and_never_used() -> None:
     scene = Scene((agent_row("theirs", model_row("m")), agent_row("a")), (declared("a"),))
-    view = await scene.agents.get(ALICE, "theirs")
-    assert view.missing == ("theirs is not declared in the configuration file",)
-    assert (view.backend, view.health.status) == ("custom", HealthStatus.NOT_CONFIGURED)
-    with pytest.raises(BackendError):
-        await scene.agents.resolve(agent="theirs")
+    assert [view.name for view in (await scene.agents.list_(ALICE)).items] == ["a"]
+    assert await scene.agents.names(ALICE) == ["a"]
+    assert (await scene.agents.models(ALICE)).items == ()
+    assert [view.name for view in (await scene.health.report(ALICE)).agents] == ["a"]
     assert list(scene.built) == ["a"]
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_who_asks_for_an_agent_that_no_file_declares_is_told_which_it_was(*, removed: bool) -> None:
+    scene = Scene((replace(agent_row("theirs", model_row("m")), removed=removed), agent_row("a")), (declared("a"),))
+    what = "was removed" if removed else "is not declared in the configuration file"
+    said = rf"The agent theirs {what}, .* its sessions and bills stay\. Name another one \(a\), .*AGENTAPI_CONFIG names"
+    for asking in (
+        scene.agents.resolve(agent="theirs"),
+        scene.agents.get(ALICE, "theirs"),
+        scene.agents.models(ALICE, agent="theirs"),
+        scene.health.report(ALICE, "theirs"),
+    ):
+        with pytest.raises(NotFoundError, match=said):
+            await asking
+    # One that the organisation does not allow is not told of.
+    with pytest.raises(NotFoundError, match="There is no agent 'theirs'"):
+        await scene.agents.resolve(agent="theirs", settings=OrganizationSettings(allowed_agents=("a",)))
+
+
+async def test_rows_that_another_file_wrote_are_read_as_this_file_declares_them() -> None:
+    own, theirs, foreign = model_row("m", enabled=False), replace(model_row("x"), declared=True), model_row("f")
+    row = replace(agent_row("a", own, theirs, foreign), description="Theirs.", enabled=False, default_model="x")
+    ours = replace(declared("a", "m", "unwritten"), description="Ours.", instructions="Be brief.", default_model="m")
+    scene = Scene((row,), (ours,))
+    view = await scene.agents.get(ALICE, "a")  # as it stands: this file was the last to be written
+    assert (view.description, view.enabled, [model.name for model in view.models]) == (
+        "Theirs.",
+        False,
+        ["f", "m", "x"],
+    )
+    scene.store.sha256 = "another"
+    scene.catalogue.expire()
+    view = await scene.agents.get(ALICE, "a")
+    assert (view.description, view.enabled, view.default_model) == ("Ours.", True, "m")
+    assert [(model.name, model.enabled) for model in view.models] == [("f", True), ("m", True)]
+    choice = await scene.agents.resolve(agent="a")
+    assert (choice.agent_id, choice.model_row_id, choice.instructions) == (row.id, own.id, "Be brief.")
 
 
 async def test_a_row_may_stand_for_a_declared_agent_but_not_for_itself() -> None:
@@ -306,7 +350,7 @@ async def test_a_row_may_stand_for_a_declared_agent_but_not_for_itself() -> None
     team = await scene.agents.resolve(agent="team", model="m")
     assert (team.agent, team.declaration.name, team.agent_id) == ("team", "a", rows[0].id)
     assert (await scene.agents.resolve(agent="b")).declaration.name == "b"
-    assert (await scene.agents.get(ALICE, "lost")).missing != ()
+    assert await scene.agents.names(ALICE) == ["b", "team"]
 
 
 async def test_backends_are_made_when_wanted_once_and_closed_at_the_end() -> None:

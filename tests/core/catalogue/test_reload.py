@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
@@ -69,6 +70,10 @@ class Program:
         listed = await self.services.agents.list_(self.services.principal, limit=200)
         return {agent.name: agent.missing for agent in listed.items}
 
+    async def undeclared(self) -> list[str]:
+        """Tell which agents there are that this program's file does not declare."""
+        return [row.name for row in await self.services.undeclared_agents.list_()]
+
     async def until(self, name: str, *, there: bool = True) -> None:
         """Wait until an agent can be used, or no more."""
         async with asyncio.timeout(25):
@@ -107,7 +112,12 @@ async def test_an_agent_is_added_changed_and_removed_while_the_program_runs(edge
         assert peer.exchanges[-1].json["model"] == "stub-2"
         at.file.write_text("", encoding="utf-8")
         await at.until(at.name, there=False)
-        assert (await at.agents())[at.name] == (f"{at.name} is not declared in the configuration file",)
+        assert at.name not in await at.agents()
+        later = replace(ask, agent=None, message="again", session_id=str(turn.session_id))
+        with pytest.raises(NotFoundError, match=f"The agent {at.name} is not declared in the configuration file"):
+            await at.ask(later)
+        read = await at.services.turns.get(at.services.principal, str(turn.id), wait=timedelta(0))
+        assert (read.agent, read.reply) == (turn.agent, turn.reply)
 
 
 async def test_a_turn_goes_on_with_the_backend_that_it_began_with(edge_home: Path, tmp_path: Path) -> None:
@@ -197,12 +207,11 @@ async def test_another_process_sees_the_change_at_once(edge_home: Path, tmp_path
         program(edge_home, one, peer) as changing,
         program(edge_home, two, peer) as watching,
     ):
-        assert changing.name not in await watching.agents()
         changing.write()
         async with asyncio.timeout(25):
-            while changing.name not in await watching.agents():
-                pass
-        assert (await watching.agents())[changing.name] != ()  # it is declared in the other's file alone
+            while changing.name not in await watching.undeclared():
+                await watching.agents()  # which reads the database, so that the loop gets to the notification
+        assert changing.name not in await watching.agents()  # it is declared in the other's file alone
 
 
 async def test_two_programs_with_different_files_do_not_fight(
@@ -217,10 +226,10 @@ async def test_two_programs_with_different_files_do_not_fight(
         await a.until(a.name)
         b.write("stub-2")
         await b.until(b.name)
-        for at in (a, b):
-            ask = ChatRequest(message="hello", agent=at.name)
+        for at, model in ((a, "stub-1"), (b, "stub-2"), (a, "stub-1")):
+            ask = ChatRequest(message="hello", agent=at.name, new=True)
             turn = await at.ask(ask)
-            assert turn.status is TurnStatus.COMPLETED
+            assert (turn.status, peer.exchanges[-1].json["model"]) == (TurnStatus.COMPLETED, model)
     reloaded = [record for record in caplog.records if record.message == "configuration_reloaded"]
     assert len(reloaded) == 2
 

@@ -13,6 +13,7 @@ from agentapi_mcp.core.backends.events import Finished, TextDelta, ToolActivity,
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.costs import cost_of, plausible
 from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
+from agentapi_mcp.core.keys.mending import Payer
 
 
 def begun() -> AnswerBuilder:
@@ -112,9 +113,8 @@ def test_a_provider_cannot_lower_its_bill_by_counting_more_cached_tokens_than_th
 
 @pytest.mark.parametrize("fault", [BackendFault.AUTH, BackendFault.PAYMENT])
 def test_a_key_that_is_refused_or_spent_is_named_by_its_variable(fault: BackendFault) -> None:
-    answer = AnswerBuilder(
-        SystemClock(), Prices(), may_go_on_billing=False, key_variables=("OPENROUTER_API_KEY", "OTHER_KEY")
-    )
+    payer = Payer(variables=("OPENROUTER_API_KEY", "OTHER_KEY"))
+    answer = AnswerBuilder(SystemClock(), Prices(), may_go_on_billing=False, payer=payer)
     answer.end(None, BackendError(fault, "no"))
     assert answer.fault is not None
-    assert answer.fault.next_step.endswith("It was asked with the key in OPENROUTER_API_KEY, OTHER_KEY.")
+    assert "set another one in OPENROUTER_API_KEY, OTHER_KEY and start" in answer.fault.next_step

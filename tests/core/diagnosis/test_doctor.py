@@ -84,7 +84,7 @@ async def test_a_question_is_asked_only_on_request_and_leaves_no_session(edge_ho
         checks = await examine_this(settings, environ, ask=True)
         assert any("chat" in exchange.path for exchange in peer.exchanges)
     assert checks["answer of droid"].outcome is CheckOutcome.OK
-    assert "tokens, $" in checks["answer of droid"].detail
+    assert "out, $" in checks["answer of droid"].detail
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_a_key_is_blamed_where_the_provider_refuses_it(database_urls: Data
         environ = {"OPENROUTER_API_KEY": "sk-wrong", "AGENTAPI_OPENROUTER_BASE_URL": peer.origin}
         checks = await examine_this(settings_on(database_urls.app, tmp_path), environ)
         droid = checks["agent droid"]
-        assert (droid.outcome, "Check the agent's API key" in droid.detail) == (CheckOutcome.FAULT, True)
+        assert (droid.outcome, "set another one in OPENROUTER_API_KEY" in droid.detail) == (CheckOutcome.FAULT, True)
         assert "export OPENROUTER_API_KEY=..." in droid.advice
     gone = (await examine_this(settings_on(database_urls.app, tmp_path), environ))["agent droid"]
     assert gone.advice == ("export AGENTAPI_OPENROUTER_BASE_URL=...",)

@@ -14,6 +14,7 @@ from agentapi_mcp.base.errors import (
     NotFoundError,
 )
 from agentapi_mcp.edges.mcp.errors import RPC_CODES, WORDS, explain, rpc_error, tool_error
+from agentapi_mcp.presentation.errors import ERROR_META_KEY, error_fields
 from tests.support.connect import text_of
 
 
@@ -36,6 +37,7 @@ def test_every_error_has_an_answer_for_tools_and_for_other_requests(kind: type[A
     error = rpc_error(make(kind)).error
     assert error.code < -32000
     assert error.data["code"] == kind.code
+    assert (result.meta or {})[ERROR_META_KEY] == error.data
 
 
 def test_the_tables_hold_nothing_that_the_tree_does_not() -> None:
@@ -47,7 +49,15 @@ def test_the_tables_hold_nothing_that_the_tree_does_not() -> None:
 def test_a_limit_says_when_to_come_back() -> None:
     error = LimitExceededError("Too many.", retry_after=timedelta(seconds=2.2))
     assert explain(error) == "Too many. Try again in 3 s."
-    assert rpc_error(error).error.data["retry_after_seconds"] == 3
+    fields = {"code": "limit_exceeded", "retryable": True, "retry_after_seconds": 3}
+    assert rpc_error(error).error.data == fields
+    assert tool_error(error).meta == {"agentapi-mcp/error": fields}
+
+
+def test_an_agent_that_cannot_be_used_says_by_which_fault_and_whether_it_may_pass() -> None:
+    for retryable in (True, False):
+        error = BackendError(BackendFault.CONNECTION, "No.", retryable=retryable)
+        assert error_fields(error) == {"code": "backend", "fault": "connection", "retryable": retryable}
 
 
 def test_every_next_step_has_words() -> None:

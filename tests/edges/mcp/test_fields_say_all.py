@@ -22,9 +22,9 @@ from tests.support.records import leaves
 
 # What the texts say beside facts: names of fields, and the words between.
 BETWEEN = """a agent agents and before by call checked choices chosen cursor default defaults disabled earlier error
-every failed fits follows free from had has in is it its last limit limits list lists members messages million missing
-models more next no not nothing of only or out own per preferences said server sessions set settings the this to tokens
-turn turns unknown usual what with yet"""
+every failed fits follows free from had has in is it its last limit limits list lists member members messages million
+missing models more next no not nothing of only or out own per preferences said server sessions set settings the this to
+tokens turn turns unknown usual what with yet"""
 
 
 def words(text: str) -> set[str]:
@@ -68,7 +68,7 @@ def test_the_fields_of_a_turn_say_all_that_its_text_says(turn: Turn) -> None:
 def test_the_text_of_a_turn_says_no_word_of_the_agent() -> None:
     fields = fields_of(turn_result(a_turn("Obey me.")))
     assert (fields["text"], fields["reply"]) == (
-        "[droid (gpt-4o) · 1 tokens in, 2 out · cost unknown · 1.0 s]",
+        "[droid (gpt-4o) · 1 token in, 2 out · cost unknown · 1.0 s]",
         "Obey me.",
     )
 

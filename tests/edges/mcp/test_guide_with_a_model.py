@@ -135,7 +135,7 @@ async def test_a_model_that_nobody_has_or_that_is_not_set_up_is_refused_at_once(
 
 
 async def test_a_preference_agrees_for_one_client_until_it_is_taken_back(edge_home: Path) -> None:
-    options = McpOptions(toolsets=("core", "preferences"))
+    options = McpOptions(toolsets=frozenset({"core", "preferences"}))
     async with (
         open_edge(edge_home, OpenAIPeer(), options) as edge,
         connect(edge.server, "http-2026", name=f"client-{edge.tag}") as client,
@@ -155,7 +155,7 @@ async def test_a_preference_agrees_for_one_client_until_it_is_taken_back(edge_ho
 
 
 async def test_an_agreed_model_that_is_not_set_up_is_told_of_and_the_pages_answer(edge_home: Path) -> None:
-    options = McpOptions(toolsets=("core", "preferences"))
+    options = McpOptions(toolsets=frozenset({"core", "preferences"}))
     async with (
         open_edge(edge_home, OpenAIPeer(), options) as edge,
         connect(edge.server, "http-2026", name=f"client-{edge.tag}") as client,

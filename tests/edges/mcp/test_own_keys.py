@@ -139,9 +139,7 @@ async def test_an_agent_that_takes_no_keys_is_asked_with_its_own(edge_home: Path
         assert (route(await at.ask()), at.sent) == (["server"], SERVERS)
 
 
-@pytest.mark.parametrize(
-    ("organization", "said"), [(False, "your own key that was refused"), (True, "your organisation's key that was")]
-)
+@pytest.mark.parametrize(("organization", "said"), [(False, "your own key for"), (True, "your organisation's key for")])
 async def test_a_refusal_says_whose_key_it_was_and_makes_nobody_else_think_the_agent_ill(
     edge_home: Path,
     tmp_path: Path,
@@ -153,10 +151,11 @@ async def test_a_refusal_says_whose_key_it_was_and_makes_nobody_else_think_the_a
         turn, _, _ = [await at.ask("[[e401]]") for _ in range(3)]
         assert turn.status is TurnStatus.FAILED
         assert turn.error is not None
-        assert said in turn.error.next_step
+        assert f"It was {said}" in turn.error.next_step
+        assert "`agentapi-mcp keys add " in turn.error.next_step
         paid = await at.ask("[[e402]]")
         assert paid.error is not None
-        assert "asked with your" in paid.error.next_step
+        assert f"No credit or quota is left for {said}" in paid.error.next_step
         agent = await at.services.agents.get(at.services.principal, at.name)
         assert agent.health.status is not HealthStatus.UNHEALTHY
         await at.clear()

@@ -99,6 +99,7 @@ async def test_a_failed_turn_is_an_error_with_its_next_step_and_all_its_fields(l
         assert set(turn) == TURN_FIELDS
         error = cast("dict[str, object]", turn["error"])
         assert error["code"] == "payment"
+        assert "set another one in OPENROUTER_API_KEY" in str(error["next_step"])
         assert str(error["next_step"]) in text_of(result)
         again = await call(client, "get_turn", turn_id=turn["turn_id"])
         assert again.is_error

@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text
 PATHS = {
     "A web dashboard": ("/", "/dashboard", "/ui", "/admin"),
     "An OpenAI-compatible or REST API": ("/v1/chat/completions", "/v1/models", "/v1/responses", "/api", "/chat"),
-    "A2A and remote agents": ("/.well-known/agent-card.json", "/.well-known/agent.json"),
+    "A2A": ("/.well-known/agent-card.json", "/.well-known/agent.json"),
 }
 WORDS = {
     "Webhooks": ("webhook", "callback", "notify_url"),

@@ -48,7 +48,7 @@ async def test_what_commands_did_is_listed_and_narrowed(edge_home: Path) -> None
     assert (await run(env, "sessions", "rename", turn["session_id"], "a new title"))[0] == 0
     status, out, err = await run(env, "audit", "--json", "--since", "10m", "--limit", "300")
     assert (status, err) == (0, "")
-    said = json.loads(out)
+    said = json.loads(out)["events"]
     ids = (turn["turn_id"], turn["session_id"])
     assert [(one["action"], one["client"]) for one in said if one["target"] and one["target"]["id"] in ids] == [
         ("session_renamed", "agentapi-mcp 0.1.0, a command"),
@@ -57,7 +57,7 @@ async def test_what_commands_did_is_listed_and_narrowed(edge_home: Path) -> None
     ]
     assert "a new title" not in out
     status, out, _ = await run(env, "audit", "--action", "session_renamed", "--outcome", "ok", "--limit", "1")
-    assert (status, out.split("\t")[1:3]) == (0, ["session_renamed", "ok"])
+    assert (status, out.splitlines()[1].split("\t")[1:3]) == (0, ["session_renamed", "ok"])
     status, out, err = await run(env, "audit", "--user", "00000000-0000-4000-8000-000000000000")
     assert (status, out, err) == (0, "", "No event fits.\n")
 
@@ -67,7 +67,7 @@ async def test_the_log_of_another_organisation_of_ones_own_is_read(edge_home: Pa
     _, org_id, _ = await run(env, "organization", "create", "Another")
     await run(env, "organization", "set", "default_agent", "guide", "--org", org_id.strip())
     status, out, _ = await run(env, "audit", "--json", "--action", "organization_changed", "--org", org_id.strip())
-    assert (status, [one["target"]["id"] for one in json.loads(out)]) == (0, [org_id.strip()])
+    assert (status, [one["target"]["id"] for one in json.loads(out)["events"]]) == (0, [org_id.strip()])
 
 
 async def test_changes_of_tokens_keys_and_settings_are_recorded_before_they_are_told(edge_home: Path) -> None:
@@ -81,7 +81,7 @@ async def test_changes_of_tokens_keys_and_settings_are_recorded_before_they_are_
     await run(env, "organization", "set", "default_agent", "guide")
     await run(env, "organization", "unset", "default_agent")
     _, out, _ = await run(env, "audit", "--json", "--since", "10m", "--limit", "200")
-    said = {each["action"]: each for each in reversed(json.loads(out))}  # the newest of each
+    said = {each["action"]: each for each in reversed(json.loads(out)["events"])}  # the newest of each
     changes = ("token_created", "token_revoked", "key_added", "key_changed", "key_removed", "organization_changed")
     assert set(changes) <= set(said)
     assert said["token_created"]["details"]["scopes"] == "read"
@@ -125,7 +125,7 @@ async def test_a_member_is_refused_and_an_owner_reads_of_it(deployed: Project, t
     assert "audit:read" in err
     status, out, err = await run(env | {"AGENTAPI_USER_ID": str(ALICE)}, "audit", "--json")
     assert (status, err) == (0, "")
-    (event,) = json.loads(out)
+    (event,) = json.loads(out)["events"]
     assert (event["action"], event["outcome"], event["user_id"]) == ("permission_denied", "refused", str(BOB))
     assert event["target"] == {"kind": "command", "id": "audit"}
     assert event["details"] == {"needs": "audit:read", "reason": "role"}

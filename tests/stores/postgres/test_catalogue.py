@@ -49,7 +49,7 @@ async def test_what_is_declared_is_read_back(database: Database) -> None:
         models=(PRICED, replace(PRICED, name="off", enabled=False, prices=Prices(), context_window=None)),
     )
     assert await store.write(file(agent, declared("bare", backend="guide")))
-    bare, house = await store.load()
+    bare, house = (await store.load()).agents
     assert (bare.name, bare.backend, bare.description, bare.models) == ("bare", "guide", "", ())
     assert (house.backend, house.description, house.enabled, house.means) == ("openai", "Ours.", True, None)
     assert (house.instructions, house.default_model) == ("Be brief.", "small")
@@ -66,7 +66,7 @@ async def test_a_hash_is_written_once(database: Database) -> None:
     assert await store.write(first)
     assert not await store.write(first)
     assert await store.write(file(declared("house", "small", "large")))
-    (row,) = await store.load()
+    (row,) = (await store.load()).agents
     assert [model.name for model in row.models] == ["large", "small"]
 
 
@@ -77,7 +77,7 @@ async def test_an_agent_that_vanished_is_written_again(database: Database) -> No
     async with database.as_system("delete behind the program's back") as connection:
         await connection.execute("DELETE FROM public.agents")
     assert await store.write(first)
-    assert [row.name for row in await store.load()] == ["house"]
+    assert [row.name for row in (await store.load()).agents] == ["house"]
 
 
 async def test_processes_that_start_together_write_once(database: Database) -> None:
@@ -90,9 +90,9 @@ async def test_processes_that_start_together_write_once(database: Database) -> N
 async def test_ids_survive_another_writing(database: Database) -> None:
     store = PostgresCatalogue(database)
     await store.write(file(declared("house", "small")))
-    (before,) = await store.load()
+    (before,) = (await store.load()).agents
     await store.write(file(replace(declared("house", "small"), description="Changed.")))
-    (after,) = await store.load()
+    (after,) = (await store.load()).agents
     assert (after.id, after.models[0].id, after.description) == (before.id, before.models[0].id, "Changed.")
 
 
@@ -108,11 +108,11 @@ async def test_our_vanished_models_are_disabled_and_those_of_others_left_alone(d
             "INSERT INTO public.agents (name, type, config) VALUES ('foreign', 'custom', '{\"agent\": \"house\"}')"
         )
     await store.write(file(declared("house", "small")))
-    foreign, house = await store.load()
+    foreign, house = (await store.load()).agents
     assert {model.name: model.enabled for model in house.models} == {"small": True, "large": False, "theirs": True}
     assert (foreign.enabled, foreign.means) == (True, "house")
     await store.write(file(declared("house", "small", "large")))
-    _, house = await store.load()
+    _, house = (await store.load()).agents
     assert all(model.enabled for model in house.models)
 
 
@@ -120,7 +120,7 @@ async def test_an_agent_that_the_file_no_longer_names_stays(database: Database) 
     store = PostgresCatalogue(database)
     await store.write(file(declared("house"), declared("other")))
     await store.write(file(declared("house")))
-    assert [(row.name, row.enabled) for row in await store.load()] == [("house", True), ("other", True)]
+    assert [(row.name, row.enabled) for row in (await store.load()).agents] == [("house", True), ("other", True)]
 
 
 async def test_foreign_keys_of_a_config_survive(database: Database) -> None:
@@ -164,7 +164,7 @@ async def test_any_config_of_others_can_be_loaded(database: Database, config: st
             "SELECT id, 'm', 'm', 'p', $1::text::jsonb FROM public.agents",
             config,
         )
-    (row,) = await PostgresCatalogue(database).load()
+    (row,) = (await PostgresCatalogue(database).load()).agents
     assert (row.means, row.instructions, row.default_model) == (None, None, None)
     assert (row.models[0].context_window, row.models[0].max_output_tokens) == (None, None)
     assert row.models[0].prices == Prices()
@@ -178,7 +178,7 @@ async def test_prices_of_others_are_read_as_numbers_or_text(database: Database) 
             'SELECT id, \'m\', \'m\', \'p\', \'{"prices": {"input": 2.5, "output": "10", "cached_input": 0}}\' '
             "FROM public.agents"
         )
-    (row,) = await PostgresCatalogue(database).load()
+    (row,) = (await PostgresCatalogue(database).load()).agents
     assert row.models[0].prices == Prices(input=Decimal("2.5"), output=Decimal(10), cached_input=Decimal(0))
 
 
@@ -190,7 +190,7 @@ async def test_no_option_reaches_a_row_and_no_secret_of_a_row_is_loaded(database
             json.dumps({"api_key": SECRET, "base_url": f"https://{SECRET}@example.org", "env": {"KEY": SECRET}}),
         )
     await store.write(file(replace(declared("house", "small"), options={"api_key": SECRET}, missing=("X is not set",))))
-    rows = await store.load()
+    rows = (await store.load()).agents
     assert SECRET not in repr(rows)
     async with database.as_system("look for the secret") as connection:
         house = await connection.fetchval("SELECT a::text FROM public.agents a WHERE a.name = 'house'")
@@ -198,3 +198,32 @@ async def test_no_option_reaches_a_row_and_no_secret_of_a_row_is_loaded(database
         files = await connection.fetchval("SELECT string_agg(f::text, '') FROM agentapi.catalogue_files f")
     assert SECRET not in house + models + files
     assert "is not set" not in house
+
+
+async def test_a_removed_agent_is_marked_until_a_file_that_declares_it_is_read_again(database: Database) -> None:
+    store, house = PostgresCatalogue(database), file(declared("house", "small"))
+    await store.write(house)
+    async with database.as_system("write as another program would") as connection:
+        await connection.execute(
+            "INSERT INTO public.agents (name, type, config) VALUES ('odd', 'x', '[1]'), ('plain', 'x', NULL)"
+        )
+    for row in (await store.load()).agents:
+        await store.remove(row.id)
+    rows = (await store.load()).agents
+    assert [(row.name, row.removed, len(row.models)) for row in rows] == [
+        ("house", True, 1),
+        ("odd", True, 0),
+        ("plain", True, 0),
+    ]
+    assert await config_of(database, "odd") == {"previous": [1], "removed": True}
+    assert await store.write(house)  # although its hash is that of the rows
+    assert [row.name for row in (await store.load()).agents if row.removed] == ["odd", "plain"]
+
+
+async def test_rows_tell_which_file_was_written_last(database: Database) -> None:
+    store, one, two = PostgresCatalogue(database), file(declared("house", "small")), file(declared("other"))
+    assert (await store.load()).sha256 == ""
+    for each in (one, two):
+        await store.write(each)
+        assert (await store.load()).sha256 == each.sha256
+    assert [model.declared for row in (await store.load()).agents for model in row.models] == [True]

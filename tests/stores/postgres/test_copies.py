@@ -1,18 +1,16 @@
 """All rows, as one snapshot, and back into a schema that is made for them."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from io import BytesIO
+from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
 import pytest
-from typing_extensions import override
 
-from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
+from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.copies import (
     LEFT_OUT,
@@ -61,7 +59,7 @@ async def connected(url: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Reco
         await connection.close()
 
 
-async def copy_of(url: str, *, number: int | None = None) -> tuple[Copy, dict[str, bytes]]:
+async def copy_of(url: str, *, number: int | None = None, with_rows: bool = True) -> tuple[Copy, dict[str, bytes]]:
     """Return a copy of a database in memory, and the lines of each table."""
     texts = dict[str, bytes]()
     async with open_snapshot(url, None, VERSION) as snapshot:
@@ -73,11 +71,17 @@ async def copy_of(url: str, *, number: int | None = None) -> tuple[Copy, dict[st
             async def write(chunk: bytes, parts: list[bytes] = parts) -> None:
                 parts.append(chunk)
 
-            await snapshot.copy(table, write)
+            if with_rows:
+                await snapshot.copy(table, write)
             texts[table.name] = b"".join(parts)
             entries.append(Copied(table.name, table.columns, await snapshot.count(table)))
-    names = dict(texts)
-    return Copy(entries, number or len(migrations()), lambda name: BytesIO(names[name])), texts
+    return Copy(entries, number or len(migrations()), partial(pieces, dict(texts))), texts
+
+
+async def pieces(texts: dict[str, bytes], name: str, *, size: int = 70) -> AsyncGenerator[bytes]:
+    """Yield the lines of a table in pieces that end anywhere."""
+    for start in range(0, len(texts[name]), size):
+        yield texts[name][start : start + size]
 
 
 def lines(texts: dict[str, bytes]) -> dict[str, list[bytes]]:
@@ -128,7 +132,10 @@ async def test_all_that_is_copied_comes_back_as_it_was(own_database: DatabaseUrl
     assert b"\trunning\t" in texts["agentapi.turns"]
     assert b"\trunning\t" not in loaded["agentapi.turns"]
     assert loaded["agentapi.turns"].count(b"\tinterrupted\t") == 1
-    assert sorted(told) == [(table.name, table.rows) for table in copy.tables]
+    assert {name: sum(rows for each, rows in told if each == name) for name, _ in told} == {
+        table.name: table.rows for table in copy.tables if table.rows
+    }
+    assert len(told) > len(copy.tables)  # not only at the end of each table
     assert {(s.kind, s.name, s.key_id, s.whose) for s in secrets} == {
         ("key", "mine", "new", "ann@example.com"),
         ("key", "ours", "old", "the organization Ours"),
@@ -175,6 +182,106 @@ async def test_a_snapshot_is_one_state_whatever_is_written_meanwhile(own_databas
         )
         await writer.execute("DELETE FROM agentapi.turns WHERE id = $1", UUID(OTHER))
         assert {table.name: await snapshot.count(table) for table in snapshot.tables} == counts
+
+
+async def test_a_held_snapshot_keeps_writers_out_and_tells_of_who_came(own_database: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    async with connected(own_database.app):
+        with pytest.raises(StoreBusyError, match="1 connection"):
+            async with open_snapshot(own_database.owner, None, VERSION, is_held=True):
+                pass
+    async with (
+        open_snapshot(own_database.owner, None, VERSION, is_held=True) as snapshot,
+        connected(own_database.owner) as writer,
+    ):
+        assert snapshot is not None
+        await writer.execute("SET application_name = 'psql'; SET row_security = off; SET lock_timeout = '50ms'")
+        await snapshot.refuse_users()
+        assert await writer.fetchval("SELECT count(*) FROM public.chat_messages") == 2
+        for table in snapshot.tables:
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await writer.execute(f"DELETE FROM {table.address}")  # noqa: S608  # quoted by the server
+        await writer.execute(f"SET application_name = '{APPLICATION}tests'")
+        with pytest.raises(StoreBusyError, match="1 connection"):
+            await snapshot.refuse_users()
+
+
+async def test_nothing_is_held_where_the_program_never_was(template: Template) -> None:
+    async with created(template.admin, "OWNER agentapi_owner") as name:
+        url = template.owner.replace(f"/{template.name}?", f"/{name}?")
+        async with open_snapshot(url, None, VERSION, is_held=True) as snapshot:
+            assert snapshot is None
+
+
+async def test_rows_go_from_one_database_to_the_other(own_database: DatabaseUrls, another: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    copy, texts = await copy_of(own_database.owner)
+    async with open_snapshot(own_database.owner, None, VERSION) as snapshot:
+        assert snapshot is not None
+        async with snapshot.reader() as rows:
+            await load(another.owner, None, replace(copy, rows=rows), PLAN, ignored)
+    _, loaded = await copy_of(another.owner)
+    assert lines(loaded) == lines(texts)
+
+
+async def test_a_load_that_fails_ends_the_reading_and_one_that_cannot_be_read_the_load(
+    own_database: DatabaseUrls, another: DatabaseUrls
+) -> None:
+    await fill(own_database.owner)
+    async with connected(own_database.owner) as connection:
+        await connection.execute("SET row_security = off")
+        await connection.execute(
+            "INSERT INTO public.chat_messages (session_id, role, content) "
+            "SELECT session_id, role, repeat('long ', 2000) FROM public.chat_messages, generate_series(1, 2000)"
+        )
+    copy, _ = await copy_of(own_database.owner, with_rows=False)
+    fewer = [replace(table, rows=min(table.rows, 5)) for table in copy.tables]
+    async with open_snapshot(own_database.owner, None, VERSION) as snapshot:
+        assert snapshot is not None
+        with pytest.raises(StoreMismatchError, match="does not have the rows"):
+            async with snapshot.reader() as rows:
+                await load(another.owner, None, replace(copy, tables=fewer, rows=rows), PLAN, ignored)
+    with pytest.raises(StoreUnavailableError):
+        await load_while_the_source_ends(own_database.owner, another.owner, copy)
+    assert await find_contents(another.owner, None) == {}
+
+
+async def load_while_the_source_ends(source: str, target: str, copy: Copy) -> None:
+    async with open_snapshot(source, None, VERSION) as snapshot:
+        assert snapshot is not None
+        async with snapshot.reader() as rows, connected(source) as killer:
+            await killer.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user"
+            )
+            await load(target, None, replace(copy, rows=rows), PLAN, ignored)
+
+
+async def test_a_check_at_the_end_undoes_a_load(own_database: DatabaseUrls, another: DatabaseUrls) -> None:
+    await fill(own_database.owner)
+    copy, _ = await copy_of(own_database.owner)
+
+    async def refuse() -> None:
+        raise StoreBusyError("somebody came")
+
+    with pytest.raises(StoreBusyError, match="somebody came"):
+        await load(another.owner, None, replace(copy, check=refuse), PLAN, ignored)
+    assert await find_contents(another.owner, None) == {}
+
+
+async def test_the_owner_who_looks_into_the_tables_is_no_program(another: DatabaseUrls) -> None:
+    for name, is_program in (("psql", False), ("", True), ("Supavisor", True), ("PgBouncer", True)):
+        async with connected(another.owner) as connection:
+            await connection.execute(f"SET application_name = '{name}'")
+            if is_program:
+                with pytest.raises(StoreBusyError, match=f"1 connection, as agentapi_owner(?: by {name})?"):
+                    await refuse_users(another.owner, None)
+            else:
+                await refuse_users(another.owner, None)
+    async with connected(another.app) as connection:
+        await connection.execute("SET application_name = 'psql'")
+        with pytest.raises(StoreBusyError, match="1 connection, as agentapi_app by psql"):
+            await refuse_users(another.owner, None)
 
 
 async def test_a_login_that_does_not_see_all_rows_makes_no_backup(own_database: DatabaseUrls) -> None:
@@ -244,22 +351,14 @@ async def test_a_program_that_came_meanwhile_undoes_a_load(own_database: Databas
     await fill(own_database.owner)
     copy, _ = await copy_of(own_database.owner)
     came = list["asyncpg.Connection[asyncpg.Record]"]()
-    loop = asyncio.get_running_loop()
 
-    async def connect() -> None:
-        came.append(await asyncpg.connect(another.app))
+    async def read(name: str) -> AsyncGenerator[bytes]:
+        if not came:
+            came.append(await asyncpg.connect(another.app))
+        async for piece in copy.rows(name):
+            yield piece
 
-    class Slow(BytesIO):
-        @override
-        def read(self, size: int | None = -1) -> bytes:
-            if not came:
-                asyncio.run_coroutine_threadsafe(connect(), loop).result()
-            return super().read(size)
-
-    def open_slowly(name: str) -> BytesIO:
-        return Slow(copy.open_(name).read())
-
-    slow = replace(copy, open_=open_slowly)
+    slow = replace(copy, rows=read)
     with pytest.raises(StoreBusyError):
         await load(another.owner, None, slow, PLAN, ignored)
     await came[0].close()

@@ -602,6 +602,10 @@ async def test_what_a_user_spent_is_the_sum_of_their_own_ended_turns_of_the_peri
         assert done is not None
         ended.append(done)
     await begin(turns, principal, new_turn(agent, "still running"))
+    unasked = (await begin(turns, principal, replace(new_turn(agent, "cancelled at once"), asked=False))).turn
+    await turns.finish(
+        principal, replace(unasked, status=TurnStatus.CANCELLED), replace(ending(OWNER, reply=False), asked=False)
+    )
     first, _, last = (turn.created_at for turn in ended)
     later = last + MINUTE
     assert await turns.spent(principal, first, later) == Spending(turns=3, cost_usd=Decimal("0.75"), unknown=1)

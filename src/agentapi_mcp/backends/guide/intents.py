@@ -20,6 +20,8 @@ _COST = set(
 )
 _SESSIONS = {"session", "sessions", "conversation", "conversations", "chat", "chats"}
 _OF_A_LIST = _RECENT | {"list", "show", "open", "current", "newest"}
+# Whose costs only an administrator sees.
+_OTHERS = set(words("each everybody everyone member members team user users admin organisation organization company"))
 # Of the stop words, those that ask something else.
 _NOT_A_LIST = {
     "how",
@@ -165,7 +167,7 @@ def find_intent(question: Question) -> Intent | None:
     wanted = (
         (Intent.GREETING, _is_greeting(lowered, found)),
         (Intent.FAILURE, _asks_of_failure(lowered, found)),
-        (Intent.COST, _asks_of_cost(found)),
+        (Intent.COST, _asks_of_cost(found) and not asks_how(question.text)),
         (Intent.NAMED, bool(question.agents or question.models)),
         (Intent.SESSIONS, _asks_of_sessions(found)),
     )
@@ -215,7 +217,8 @@ def _asks_of_failure(lowered: str, found: set[str]) -> bool:
 def _asks_of_cost(found: set[str]) -> bool:
     mine = found & (_RECENT | {"my", "far", "total", "spent", "today", "yesterday", "altogether", "did"})
     mine = mine or (found & {"this", "past"} and found & {"week", "month", "year"})
-    return bool(found & _COST) and bool(mine) and not found & (_HOW_TO | {"unknown", "null", "why", "where"})
+    others = _HOW_TO | _OTHERS | {"unknown", "null", "why", "where"}
+    return bool(found & _COST) and bool(mine) and not found & others
 
 
 def _asks_of_sessions(found: set[str]) -> bool:

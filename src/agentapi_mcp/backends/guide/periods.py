@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from agentapi_mcp.base.text import number_of
+
 _DAY = timedelta(days=1)
 _UNITS = {"hour": timedelta(hours=1), "day": _DAY, "week": 7 * _DAY, "month": 30 * _DAY}
 _RECENT = re.compile(r"\b(?:last|past) (\d{1,4}) (hour|day|week|month)s?\b")
@@ -33,7 +35,7 @@ def find_period(text: str, now: datetime) -> Period | None:
     if recent is not None:
         number = int(recent[1])
         since = max(_BEGINNING, now - min(number, 9_999) * _UNITS[recent[2]])
-        return Period(f"In the last {number} {recent[2]}{'' if number == 1 else 's'}", since, now)
+        return Period(f"In the last {number_of(number, recent[2])}", since, now)
     named = _THIS.search(lowered)
     if named is not None:
         begin = _begin(named[1] or named[2], today)

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from agentapi_mcp.backends.guide.periods import Period
 from agentapi_mcp.base.durations import to_milliseconds
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
@@ -77,7 +78,10 @@ def list_agents(state: LiveState) -> str:
     if not state.agents:
         return "There is no agent in the catalogue that you may use."
     working = [agent for agent in state.agents if works(agent)]
-    count = f"{len(working)} of {len(state.agents)} agents work right now" if working else "No agent works right now"
+    count = "No agent works right now"
+    if working:
+        some = f"{len(working)} of {number_of(len(state.agents), 'agent')} work right now"
+        count = some if len(working) < len(state.agents) else "Every agent works right now"
     lines = [f"- **{agent.name}**: {condition(agent, state.now)}.{_purpose(agent)}" for agent in state.agents]
     return f"{count}.\n\n" + "\n".join(lines)
 
@@ -131,7 +135,9 @@ def describe_model(model: ModelView) -> str:
     else:
         price = f"${plain(prices.input)} in and ${plain(prices.output)} out per million tokens"
         price += f" (as of {prices.on})" if prices.on else ""
-    window = f"{model.context_window:,} tokens of context" if model.context_window else "context window unknown"
+    window = (
+        f"{number_of(model.context_window, 'token')} of context" if model.context_window else "context window unknown"
+    )
     marks = ", the default" if model.is_default else ""
     marks += "" if model.enabled else ", switched off"
     return f"`{model.name}`{marks}: {window}, {price}"
@@ -141,7 +147,7 @@ def describe_agent(agent: AgentView, now: datetime) -> str:
     """Describe an agent, its models, and how to use it."""
     lines = [f"**{agent.name}** (backend `{agent.backend}`): {condition(agent, now)}.{_purpose(agent)}"]
     if agent.health.consecutive_failures > 1:
-        lines.append(f"It failed {agent.health.consecutive_failures} times in a row.")
+        lines.append(f"It failed {number_of(agent.health.consecutive_failures, 'time')} in a row.")
     if agent.models:
         names = ", ".join(f"`{model.name}`" for model in agent.models[:_SHOWN_MODELS])
         lines.append(f"Models: {names}{', …' if len(agent.models) > _SHOWN_MODELS else ''}.")
@@ -157,7 +163,7 @@ def describe_agent(agent: AgentView, now: datetime) -> str:
 
 def _traffic(agent: AgentView) -> str:
     traffic = agent.traffic
-    parts = [f"{traffic.turns} recent turns, {traffic.failures} of them failed"]
+    parts = [f"{number_of(traffic.turns, 'recent turn')}, {traffic.failures} of them failed"]
     if traffic.latency_p50 is not None:
         parts.append(f"typically {seconds(traffic.latency_p50)}")
     if traffic.cost_p50_usd is not None:
@@ -179,9 +185,11 @@ def explain_failure(state: LiveState) -> str:
     """Explain why the last turn failed, or else the last failure."""
     turn = last_failure(state.turns)
     if turn is None:
-        count = len(state.turns)
+        if len(state.turns) == 1:
+            return "Your last turn did not fail."
+        count = number_of(len(state.turns), "turn")
         return (
-            f"None of your last {count} turns failed." if count else "You have no earlier turns that could have failed."
+            f"None of your last {count} failed." if state.turns else "You have no earlier turns that could have failed."
         )
     last = last_turn(state.turns)
     lead = ""
@@ -239,8 +247,7 @@ def _describe_spending(period: Period, spent: Spending) -> str:
     since = "" if period.since.year == _NEVER else f" (from {_day(period.since)} to {_day(period.until)}, UTC)"
     if not spent.turns:
         return f"{period.name}{since}: no turns, so nothing was spent."
-    count = f"{spent.turns:,} turn{'' if spent.turns == 1 else 's'}"
-    text = f"{period.name}{since}: ${plain(spent.cost_usd)} for {count}"
+    text = f"{period.name}{since}: ${plain(spent.cost_usd)} for {number_of(spent.turns, 'turn')}"
     if spent.unknown:
         text += f", of which the cost of {spent.unknown:,} is unknown (which is not zero)"
     return f"{text}. What you deleted is not in it."
@@ -276,7 +283,7 @@ def _describe_cost(turn: Turn) -> str:
     source = f" (according to {cost.cost_source})" if cost.cost_source and usage.cost_usd is not None else ""
     parts = [f"${plain(usage.cost_usd)}{source}" if usage.cost_usd is not None else "cost unknown"]
     counts = [
-        f"{count:,} {kind} tokens"
+        number_of(count, f"{kind} token")
         for count, kind in ((usage.input_tokens, "input"), (usage.output_tokens, "output"))
         if count is not None
     ]
@@ -305,5 +312,5 @@ def ago(duration: timedelta) -> str:
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(passed // size)
         if count:
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{number_of(count, unit)} ago"
     return "moments ago"

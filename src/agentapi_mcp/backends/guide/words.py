@@ -31,6 +31,7 @@ STOP_WORDS = _set_of(
     without won would yet you your yours
     made new where's who's when's why's won't wouldn't couldn't haven't hasn't aren't that's there's i've
     wont doesnt dont isnt cant didnt im ive whats wheres hows please someway pls plz
+    today yesterday tomorrow tonight currently recently
     """
 )
 
@@ -94,6 +95,8 @@ _SYNONYM_GROUPS = (
     "transcript history conversation",
     "trail log audit",
     "timeout hang hung stuck freeze silent",
+    "license licence mit",
+    "remember memory recall",
     "slow fast faster fastest speed latency long forever performance",
     "long wait waiting minute",
     "fail failure error broken crash problem trouble fault unhealthy fix debug",

@@ -6,15 +6,16 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import visible
 
-_SHORT_ID = 8  # characters that tell sessions apart: the end of an id
 # How a bill is shortened to fit into a row, from what matters least.
 _SHORTER = (
     (re.compile(r" \(.*\)$"), ""),  # the model, and the source of a price
     (re.compile(r"^\d+\.\d s$"), ""),
-    (re.compile(r"^.* tokens in, .*$"), ""),
+    (re.compile(r"^.* tokens? in, .*$"), ""),
     (re.compile(r"^session .*$"), ""),
     (re.compile(r"^the provider may go on billing$"), "billing may go on"),
 )
@@ -46,7 +47,7 @@ class Bills:
             if cell_len(line) > width:
                 parts = [long.sub(short, part) for part in parts]
                 line = _row(parts)
-        return line if cell_len(line) <= width else set_cell_size(line, width - 1).rstrip() + "…"
+        return fitted(line, width)
 
     def summary(self) -> list[str]:
         """Describe what the conversation has cost, by agent."""
@@ -56,10 +57,10 @@ class Bills:
         answers = sum(map(len, self._costs.values()))
         return [
             *(
-                f"{agent}: {_counted(len(costs), 'answer')}, {_sum(costs, dollars)}"
+                f"{agent}: {number_of(len(costs), 'answer')}, {_sum(costs, dollars)}"
                 for agent, costs in self._costs.items()
             ),
-            f"Together: {_counted(answers, 'answer')}, tokens in: {into}, out: {out}, {self.total}.",
+            f"Together: {number_of(answers, 'answer')}, tokens in: {into}, out: {out}, {self.total}.",
         ]
 
 
@@ -76,15 +77,11 @@ def _row(parts: list[str]) -> str:
     return visible(f"[{' · '.join(filter(None, parts))}]")
 
 
+def fitted(line: str, width: int) -> str:
+    """Return a line that fits into a row, cut where it is too long."""
+    return line if cell_len(line) <= width else set_cell_size(line, width - 1).rstrip() + "…"
+
+
 def dollars(amount: float) -> str:
     """Write an amount of US dollars with as many digits as it needs."""
     return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.6f}".rstrip("0")
-
-
-def short_id(id_: str) -> str:
-    """Return the end of an id, which is enough to find it."""
-    return id_[-_SHORT_ID:]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

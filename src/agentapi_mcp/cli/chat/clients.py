@@ -20,12 +20,13 @@ from agentapi_mcp.presentation.sessions import session_out
 from agentapi_mcp.presentation.transcripts import render_markdown
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Following:
-    """How an answer is followed: who hears its text, and the event that cancels it."""
+    """How an answer is followed: the event that cancels it, who hears its text, and whose text it is, once known."""
 
     interrupted: asyncio.Event
-    on_text: Callable[[str], None]
+    on_text: Callable[[str], None] = lambda _: None
+    turn_id: Callable[[], str | None] = lambda: None
 
 
 class ChatClient(Protocol):
@@ -33,6 +34,10 @@ class ChatClient(Protocol):
 
     async def agents(self) -> list[AgentOut]:
         """List the agents."""
+        ...
+
+    async def default_agent(self) -> str | None:
+        """Return the agent that answers where none is named."""
         ...
 
     async def models(self, agent: str | None) -> list[ModelOut]:
@@ -90,6 +95,10 @@ class InProcessChatClient(ChatClient):
         return [agent_out(view) for view in views]
 
     @override
+    async def default_agent(self) -> str | None:
+        return await self._services.agents.default(self._services.principal)
+
+    @override
     async def models(self, agent: str | None) -> list[ModelOut]:
         services = self._services
         views = await read_all(lambda cursor: services.agents.models(services.principal, agent=agent, cursor=cursor))
@@ -109,6 +118,7 @@ class InProcessChatClient(ChatClient):
         principal, turns = self._services.principal, self._services.turns
         request = options.request(message)
         turn = await turns.start(principal, request)
+        following.turn_id = lambda: str(turn.id)
         async with asyncio.TaskGroup() as group:
             cancelling = group.create_task(self._cancel_when(following.interrupted, turn))
             async for event in turns.follow(principal, turn):

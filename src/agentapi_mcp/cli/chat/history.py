@@ -1,8 +1,10 @@
 """What was typed in earlier conversations: a file of this user alone, without which the chat works as well."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -11,7 +13,6 @@ from typing_extensions import override
 
 from agentapi_mcp.base.json_values import as_object, as_text, load_json
 
-NAME = "chat-history.jsonl"
 _FORMAT = "agentapi-mcp chat history"
 _VERSION = 1
 _HEAD = {"format": _FORMAT, "version": _VERSION}
@@ -55,7 +56,8 @@ class ChatHistory(History):
 
     @override
     def store_string(self, string: str) -> None:
-        if self._writes and len(string) <= _LONGEST:
+        # As in a shell, a space at the beginning keeps a line out of the file.
+        if self._writes and len(string) <= _LONGEST and not string.startswith(" "):
             try:
                 self._append(string)
             except OSError as exc:
@@ -68,28 +70,39 @@ class ChatHistory(History):
             OSError: the file cannot be read.
             ValueError: it is of another version, or no history.
         """
-        with self._path.open("rb") as file:
-            written = file.read(_MOST_BYTES)
-        if not written:
-            return []
-        head, *lines = written.splitlines()
-        if as_object(load_json(head)) != _HEAD:
-            raise ValueError(_OTHERS)
-        texts = [text for text in map(_message, lines) if text]
-        if len(lines) > 2 * _KEPT:
-            self._rewrite(texts[-_KEPT:])
+        texts, is_long = self._messages()
+        if is_long:
+            with suppress(OSError):  # it stays as long as it is
+                self._shorten()
         return texts
 
+    def _messages(self) -> tuple[list[str], bool]:
+        """Return the newest messages, and whether there are more than are kept."""
+        with self._path.open("rb") as file:
+            head = file.readline(_MOST_BYTES)
+            if not head:
+                return [], False
+            if as_object(load_json(head)) != _HEAD:
+                raise ValueError(_OTHERS)
+            begin = max(file.seek(0, os.SEEK_END) - _MOST_BYTES, len(head))
+            file.seek(begin)
+            lines = file.read().splitlines()
+        texts = [text for text in map(_message, lines[begin > len(head) :]) if text]
+        return texts, begin > len(head) or len(lines) > 2 * _KEPT
+
     def _append(self, text: str) -> None:
-        with _opened(self._path, os.O_APPEND) as file:
+        with _locked(self._path) as file:
             lines = [json.dumps(text)] if file.tell() else [json.dumps(_HEAD), json.dumps(text)]
             file.write("".join(f"{line}\n" for line in lines))
 
-    def _rewrite(self, texts: list[str]) -> None:
-        new = self._path.with_suffix(f".{os.getpid()}")
-        with _opened(new, os.O_TRUNC) as file:
-            file.write("".join(f"{json.dumps(line)}\n" for line in (_HEAD, *texts)))
-        new.replace(self._path)
+    def _shorten(self) -> None:
+        """Forget the oldest messages; what another conversation adds meanwhile waits for the new file."""
+        with _locked(self._path):
+            texts, _ = self._messages()
+            new = self._path.with_suffix(f".{os.getpid()}")
+            with _opened(new, os.O_TRUNC) as file:
+                file.write("".join(f"{json.dumps(line)}\n" for line in (_HEAD, *texts[-_KEPT:])))
+            new.replace(self._path)
 
     def _give_up(self, why: str) -> None:
         self._writes = False
@@ -102,6 +115,17 @@ def _message(line: bytes) -> str | None:
         return as_text(load_json(line))
     except ValueError:
         return None
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[TextIO]:
+    """Open the file to append to it, alone among the conversations of this user."""
+    while True:
+        with _opened(path, os.O_APPEND) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield file
+                return
 
 
 def _opened(path: Path, flags: int) -> TextIO:

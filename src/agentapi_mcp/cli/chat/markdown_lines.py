@@ -2,28 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from agentapi_mcp.cli.chat.markdown_inline import FAINT, PLAIN, Inline, Part
+from agentapi_mcp.cli.chat.markdown_source import DEEPEST
 from agentapi_mcp.cli.terminal import visible
 
-Part = tuple[str, Style]
-PLAIN = Style.null()
-_BOLD, _ITALIC, _STRUCK = Style(bold=True), Style(italic=True), Style(strike=True)
-CODE = Style(color="cyan")
-_LINK, _FAINT = Style(underline=True), Style(dim=True)
+_BOLD = Style(bold=True)
 _HEADING = {"h1": Style(bold=True, underline=True), "h2": Style(bold=True, underline=True)}
-_ADDED = {"strong_open": _BOLD, "em_open": _ITALIC, "s_open": _STRUCK, "link_open": _LINK}
-_SEPARATED = {"paragraph_open", "heading_open", "blockquote_open", "fence", "code_block", "hr", "html_block"}
+_SEPARATED = {"paragraph_open", "heading_open", "blockquote_open", "fence", "code_block", "hr"}
 _BULLET, _BAR, _INDENT, _RULE = "• ", "│ ", "  ", "─" * 20
-_PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 _TAB = 4
+_COLOURED_AT_ONCE = 40  # lines
+_NARROWEST_COLUMN, _BETWEEN_COLUMNS = 6, 3  # cells
 
 
 @dataclass(slots=True)
@@ -38,25 +37,20 @@ class Line:
     parts: list[Part] = field(default_factory=list[Part])
     wraps: bool = True
 
-    @property
-    def text(self) -> str:
-        """The text without styles."""
-        return "".join(text for text, _ in self.parts)
 
+def lines_of(source: str, tokens: Sequence[Token], console: Console, *, goes_on: bool) -> list[Line]:
+    """Return the lines of a block, which tokens of the source are; where it goes on, those that cannot change any more.
 
-def parse(source: str) -> list[Token]:
-    """Parse Markdown: CommonMark with tables and struck text."""
-    return _PARSER.parse(source)
-
-
-def block_starts(tokens: Sequence[Token]) -> list[int]:
-    """Return where the outermost blocks begin, as indices of tokens."""
-    return [place for place, token in enumerate(tokens) if token.level == 0 and token.nesting >= 0]
-
-
-def lines_of(tokens: Sequence[Token], console: Console) -> list[Line]:
-    """Return the lines of blocks; tables are as wide as the console."""
-    return _Lines(console).of(tokens)
+    Tables are as wide as the console.
+    """
+    lines = _Lines(source, console)
+    if not goes_on:
+        return lines.of(tokens)
+    last = max(place for place, token in enumerate(tokens) if token.nesting >= 0)
+    table = next((place for place in range(last, -1, -1) if tokens[place].type.startswith("table_")), None)
+    if table is not None and tokens[table].type == "table_open":
+        return lines.of(tokens[:table])  # its columns become wider with each row
+    return lines.of(tokens[:last], tokens[last])
 
 
 @dataclass(slots=True)
@@ -69,14 +63,17 @@ class _Container:
 
 
 class _Lines:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, source: str, console: Console) -> None:
+        self._source = source.split("\n")
+        self._is_line_whole = source.endswith("\n")
         self._console = console
         self._containers: list[_Container] = []
         self._numbers: list[int | None] = []
         self._lines: list[Line] = []
         self._style = PLAIN
 
-    def of(self, tokens: Sequence[Token]) -> list[Line]:
+    def of(self, tokens: Sequence[Token], open_one: Token | None = None) -> list[Line]:
+        """Return the lines of tokens, and those of one that follows them and is not whole."""
         place = 0
         while place < len(tokens):
             token = tokens[place]
@@ -86,12 +83,16 @@ class _Lines:
                 place = end
             else:
                 self._block(token)
+                if token.level >= DEEPEST - 1 and tokens[place + 1 : place + 2] and tokens[place + 1].nesting < 0:
+                    self._as_written(token)
             place += 1
+        if open_one is not None:
+            self._block(open_one, goes_on=True)
         return self._lines
 
-    def _block(self, token: Token) -> None:
-        if token.type in _SEPARATED and not token.hidden:
-            self._separate()
+    def _block(self, token: Token, *, goes_on: bool = False) -> None:
+        if token.type in _SEPARATED:
+            self._separate(token)
         match token.type:
             case "bullet_list_open":
                 self._numbers.append(None)
@@ -107,23 +108,20 @@ class _Lines:
             case "list_item_close" | "blockquote_close":
                 self._containers.pop()
             case _:
-                self._leaf(token)
+                self._leaf(token, goes_on=goes_on)
 
-    def _leaf(self, token: Token) -> None:
+    def _leaf(self, token: Token, *, goes_on: bool) -> None:
         match token.type:
             case "heading_open":
                 self._style = _HEADING.get(token.tag, _BOLD)
             case "heading_close":
                 self._style = PLAIN
             case "inline":
-                self._inline(token)
+                self._inline(token, goes_on=goes_on)
             case "fence" | "code_block":
-                self._code(token.content, (token.info.split() or [""])[0])
+                self._code(token.content, token.info.strip(), goes_on=goes_on)
             case "hr":
-                self._add([(_RULE, _FAINT)], wraps=False)
-            case "html_block":
-                for line in token.content.rstrip("\n").split("\n"):
-                    self._add([(line, PLAIN)])
+                self._add([(_RULE, FAINT)], wraps=False)
             case _:
                 pass
 
@@ -134,8 +132,14 @@ class _Lines:
         self._numbers[-1] = number + 1
         return _Container(f"{number}. ", " " * (len(str(number)) + 2))
 
-    def _separate(self) -> None:
-        """Leave a line between blocks, but none before the first block of an item or a quote."""
+    def _separate(self, token: Token) -> None:
+        """Leave a line between blocks, in a list where the source has one; none before the first of an item or a quote.
+
+        Whether a list is a loose one, only its end tells.
+        """
+        line = token.map[0] if token.map else 0
+        if self._numbers and line and self._source[line - 1].strip(" \t>"):
+            return
         if self._lines and all(container.begun for container in self._containers):
             rest = "".join(container.rest for container in self._containers)
             self._lines.append(Line(rest.rstrip(), rest.rstrip()))
@@ -147,9 +151,14 @@ class _Lines:
             each.begun = True
         self._lines.append(Line(first, rest, parts, wraps))
 
-    def _inline(self, token: Token) -> None:
+    def _inline(self, token: Token, *, goes_on: bool) -> None:
+        inline = Inline(token.children or [], self._style)
+        ended = self._is_line_whole or self._source[-1][-1:].isspace()
+        shown = inline.certain(ended=ended) if goes_on else inline.parts
+        if goes_on and not shown:
+            return
         parts = list[Part]()
-        for text, style in inline_parts(token.children or [], self._style):
+        for text, style in shown:
             if text == "\n":
                 self._add(parts)
                 parts = []
@@ -157,61 +166,65 @@ class _Lines:
                 parts.append((text, style))
         self._add(parts)
 
-    def _code(self, code: str, language: str) -> None:
-        highlighted = Syntax(code, language or "text", theme="ansi_dark", tab_size=_TAB).highlight(code)
-        highlighted.rstrip()
-        for line in list[Text](highlighted.split("\n", allow_blank=True)) if code.strip() else []:
-            segments = line.render(self._console)
-            parts = [(each.text.expandtabs(_TAB), each.style or PLAIN) for each in segments if each.text]
-            self._add([(_INDENT, PLAIN), *parts], wraps=False)
+    def _code(self, code: str, info: str, *, goes_on: bool) -> None:
+        if goes_on and not self._is_line_whole:
+            code = code[: code.rstrip("\n").rfind("\n") + 1]
+        language = (info.split() or [""])[0]
+        is_known = _is_language(language)
+        if info != language or not is_known:  # else it is the name of a language, and nothing that anybody wrote
+            self._add([(visible(info), FAINT)])
+        for line in _coloured(code, language if is_known else "", self._console):
+            self._add([(_INDENT, PLAIN), *line], wraps=False)
+
+    def _as_written(self, token: Token) -> None:
+        begin, end = token.map or (0, 0)
+        for line in self._source[begin:end]:
+            self._add([(line, PLAIN)])
 
     def _table(self, tokens: Sequence[Token]) -> None:
-        self._separate()
+        self._separate(tokens[0])
         rows = list[list[Text]]()
         for token in tokens:
             if token.type == "tr_open":
                 rows.append([])
             elif token.type == "inline":
-                rows[-1].append(Text.assemble(*inline_parts(token.children or [], PLAIN)))
+                rows[-1].append(Text.assemble(*Inline(token.children or [], PLAIN).parts))
+        before = sum(cell_len(container.rest) for container in self._containers)
+        width = max(self._console.width - before, 1)
+        columns = max(map(len, rows))
+        if width < columns * _NARROWEST_COLUMN + (columns - 1) * _BETWEEN_COLUMNS:
+            self._records(rows)
+            return
         table = Table(show_edge=False, header_style=_BOLD)
-        for heading in rows[0]:
-            table.add_column(heading)
+        for heading in (*rows[0], *(Text() for _ in range(columns - len(rows[0])))):
+            table.add_column(heading, overflow="fold")
         for row in rows[1:]:
             table.add_row(*row)
-        before = sum(len(container.rest) for container in self._containers)
-        options = self._console.options.update(width=max(self._console.width - before, 1))
-        for segments in self._console.render_lines(table, options, pad=False):
+        for segments in self._console.render_lines(table, self._console.options.update(width=width), pad=False):
             self._add([(each.text, each.style or PLAIN) for each in segments], wraps=False)
 
-
-def inline_parts(tokens: Sequence[Token], style: Style) -> Iterator[Part]:
-    """Return text with styles; a line break is a part of its own.
-
-    What is hidden in the source as an entity, such as `&#x202E;`, is shown for what it is, as in the source.
-    """
-    styles, targets = [style], list[str]()
-    for token in tokens:
-        if token.nesting > 0:
-            styles.append(styles[-1] + _ADDED.get(token.type, PLAIN))
-            targets.append(str(token.attrGet("href") or ""))
-        elif token.nesting < 0:
-            styles.pop()
-            if target := targets.pop():
-                yield visible(f" ({target})"), styles[-1] + _FAINT
-        else:
-            text, its_style = _text_of(token, styles[-1])
-            yield visible(text), its_style
+    def _records(self, rows: Sequence[Sequence[Text]]) -> None:
+        """Add a table that is too wide, cell below cell."""
+        for place, row in enumerate(rows):
+            if place:
+                self._add([])
+            for cell in row:
+                self._add([(each.text, each.style or PLAIN) for each in cell.render(self._console) if each.text])
 
 
-def _text_of(token: Token, style: Style) -> Part:
-    match token.type:
-        case "code_inline":
-            return token.content, style + CODE
-        case "softbreak":
-            return " ", style
-        case "hardbreak":
-            return "\n", style
-        case "image":
-            return f"[{token.content}] ({token.attrGet('src')})", style + _FAINT
-        case _:
-            return token.content, style
+def _coloured(code: str, language: str, console: Console) -> Iterator[list[Part]]:
+    """Colour code part by part, since it is slow: what is complete is coloured once."""
+    lines = code.expandtabs(_TAB).rstrip("\n").split("\n") if code.strip() else []
+    for begin in range(0, len(lines), _COLOURED_AT_ONCE):
+        for line in _coloured_part("\n".join(lines[begin : begin + _COLOURED_AT_ONCE]), language):
+            yield [(each.text, each.style or PLAIN) for each in line.render(console) if each.text]
+
+
+@lru_cache(maxsize=128)
+def _coloured_part(code: str, language: str) -> list[Text]:
+    highlighted = Syntax(code, language or "text", theme="ansi_dark").highlight(code)
+    return list(highlighted.split("\n", allow_blank=True))[: code.count("\n") + 1]
+
+
+def _is_language(word: str) -> bool:
+    return not word or Syntax("", word).lexer is not None

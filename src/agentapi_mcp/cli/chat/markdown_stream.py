@@ -1,7 +1,7 @@
 """Markdown that is shown while it comes: every word once, as soon as nothing that follows can change how it looks.
 
 The cursor never goes back. So nothing flickers, a terminal of another size spoils nothing, and what has scrolled away
-stays as it was.
+stays as it was. However a text is cut into pieces, it looks the same.
 """
 
 import re
@@ -9,21 +9,19 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from markdown_it.token import Token
-from rich.cells import cell_len
+from rich.cells import cell_len, split_graphemes
 from rich.console import COLOR_SYSTEMS, Console
 
 from agentapi_mcp.base.visible import CONTEXT
-from agentapi_mcp.cli.chat.markdown_lines import CODE, PLAIN, Line, Part, block_starts, lines_of, parse
+from agentapi_mcp.cli.chat.markdown_inline import PLAIN, WIDE, Part, row_ends
+from agentapi_mcp.cli.chat.markdown_lines import Line, lines_of
+from agentapi_mcp.cli.chat.markdown_source import block_starts, decided, parse
 from agentapi_mcp.cli.terminal import visible
 
-_WIDE = 2  # cells of an ideograph or an emoji
-_JOINERS = "\u200d"
 _LARGEST_BLOCK = 20_000  # characters that are parsed again for each piece
-_LARGEST_CODE = 40  # lines, since colouring them is slow
-# The beginning of a line that may still become a list, a heading, a rule, a table or code.
-_UNDECIDED = re.compile(r"[ \t>]*(?:[-*+_=#|:]*|\d{1,9}[.)]?|(?:`{1,}|~{1,})[^\n]*)[ \t]*")
-# What may still become the beginning of emphasis, code or a link.
-_MAY_OPEN = re.compile(r"`|\[(?![^\]]*\][^(\[:])|\*+(?!\s)|(?<!\w)_+(?!\s)|~~|<(?=[a-zA-Z/])|!$|\\$|&\w*$")
+_LARGEST_SHOWN = 19_000  # of them, so that nothing is shown that lies behind the place where one is cut
+_FENCE = re.compile(r" {0,3}(?:`{3,}|~{3,})[ \t]*[^\s`]*(?=[^`\n]*\n)")
+_LINE_ENDS = str.maketrans(dict.fromkeys("\r\v\f\x85\u2028\u2029", "\n"))
 
 
 class MarkdownStream:
@@ -32,8 +30,9 @@ class MarkdownStream:
     def __init__(self, write: Callable[[str], None], console: Console) -> None:
         self._console = console
         self._wrapper = _Wrapper(write, console)
-        self._source = ""
+        self._source = ""  # from the beginning of the block that is not whole
         self._before = ""
+        self._had_return = False
         self._shown = _Shown()
         self._in_code = False
         self._has_line = False
@@ -41,7 +40,10 @@ class MarkdownStream:
 
     def feed(self, text: str) -> None:
         """Take a piece; `refresh` shows what is certain by then."""
-        clean = visible(text, self._before)
+        if self._had_return and text.startswith("\n"):
+            text = text[1:]
+        self._had_return = text.endswith("\r") or (self._had_return and not text)
+        clean = visible(text.replace("\r\n", "\n").translate(_LINE_ENDS), self._before)
         self._before = (self._before + clean)[-CONTEXT:]
         self._source += clean
         self._has_line |= "\n" in clean
@@ -51,104 +53,85 @@ class MarkdownStream:
         if self._in_code and not self._has_line:
             return
         self._has_line = False
-        self._show(self._decided(), ended=False)
-        if len(self._source) > _LARGEST_BLOCK or (self._in_code and self._source.count("\n") > _LARGEST_CODE):
-            self._cut()
+        self._show_large_blocks()
+        self._show_certain()
 
     def finish(self) -> None:
         """Show all that is left, and end the line."""
-        self._show(self._source, ended=True)
+        self._show_large_blocks()
+        self._show_whole(self._source)
         self._source = ""
         self._wrapper.end_line()
 
-    def _decided(self) -> str:
-        """Return the source without a last line that may still become anything."""
-        head, end, tail = self._source.rpartition("\n")
-        return head + end if _UNDECIDED.fullmatch(tail) else self._source
+    def _show_large_blocks(self) -> None:
+        """Show what is too long to be parsed again and again: where it is cut depends on the text alone."""
+        while len(self._source) >= _LARGEST_BLOCK:
+            size = len(self._source)
+            self._show_certain()
+            if len(self._source) == size:
+                self._cut()
 
-    def _show(self, source: str, *, ended: bool) -> None:
+    def _cut(self) -> None:
+        """Show a part of a block that is too large; the rest is a block of its own."""
+        place = _end_of_part(self._source)
+        head, rest = self._source[:place], self._source[place:]
+        fence = _FENCE.match(head)
+        self._show_whole(head)
+        self._source = (f"{fence[0]}\n" if fence else "") + rest
+        self._goes_on = True
+
+    def _show_certain(self) -> None:
+        """Show what is certain of the beginning of what is left, of which the last block goes on."""
+        source = decided(self._source[:_LARGEST_SHOWN])
         tokens = parse(source)
         starts = block_starts(tokens)
         if not starts:
             return
-        for begin, end in pairwise(starts):
-            self._show_block(tokens[begin:end], ended=True)
-            self._next_block()
         last = tokens[starts[-1] :]
         self._in_code = last[0].type == "fence"
-        first_line = last[0].map[0] if last[0].map else 0
-        cut = len("".join(source.splitlines(keepends=True)[:first_line])) if len(starts) > 1 else 0
-        self._source = self._source[cut:]
-        source = source[cut:]
-        is_closed = ended or (source.endswith("\n\n") and last[0].type in {"paragraph_open", "heading_open"})
-        if is_closed or not _may_be_table(source):
-            self._show_block(last, ended=is_closed)
+        self._show_blocks(source, tokens[: starts[-1]])
+        self._show_lines(lines_of(source, last, self._console, goes_on=True))
+        if len(starts) > 1:
+            first_line = last[0].map[0] if last[0].map else 0
+            self._source = self._source[sum(len(line) + 1 for line in source.split("\n")[:first_line]) :]
 
-    def _next_block(self) -> None:
-        self._shown = _Shown()
-        self._goes_on = False
-        self._wrapper.end_line()
+    def _show_whole(self, source: str) -> None:
+        self._show_blocks(source, parse(source))
 
-    def _cut(self) -> None:
-        """Forget a block that has become too large: what is certain of it stays, and the rest is one of its own."""
-        fence = re.match(r" {0,3}(?:`{3,}|~{3,})[^\n]*\n", self._source)
-        place = max(self._source.rfind("\n"), self._source.rfind(" ")) if fence is None else self._source.rfind("\n")
-        if fence is not None and place < fence.end():
-            return
-        if place < 0:
-            place = len(self._source) - 1
-        head, rest = self._source[: place + 1], self._source[place + 1 :]
-        self._show(head, ended=True)
-        self._source = (fence[0] if fence else "") + rest
-        self._shown = _Shown()
-        if head.endswith("\n"):
+    def _show_blocks(self, source: str, tokens: list[Token]) -> None:
+        for begin, end in pairwise((*block_starts(tokens), len(tokens))):
+            self._show_lines(lines_of(source, tokens[begin:end], self._console, goes_on=False))
+            self._goes_on = self._goes_on and self._shown.is_empty
+            self._shown = _Shown()
             self._wrapper.end_line()
-        self._goes_on = True
 
-    def _show_block(self, tokens: list[Token], *, ended: bool) -> None:
-        lines = lines_of(tokens, self._console)
-        if not ended:
-            lines = self._certain(lines, is_code=tokens[0].type in {"fence", "code_block"})
-        if not self._goes_on and not self._shown.lines and lines:
+    def _show_lines(self, lines: list[Line]) -> None:
+        if not self._goes_on and lines and self._shown.is_empty:
             self._wrapper.blank_line()
-            self._goes_on = True
         self._shown.go_on(lines, self._wrapper)
-
-    def _certain(self, lines: list[Line], *, is_code: bool) -> list[Line]:
-        """Return the lines without the end of the last that may still change."""
-        if not lines:
-            return lines
-        *whole, last = lines
-        if is_code and self._source.endswith("\n"):
-            return lines
-        if not last.wraps:
-            return whole
-        return [*whole, Line(last.first, last.rest, _certain_parts(last.parts, ended=self._source[-1:].isspace()))]
 
 
 class _Shown:
-    """What has been shown of a block: all of these lines, the last of them perhaps in part."""
+    """How much has been shown of a block: so many lines, and of the last of them so many characters."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self._lines = self._characters = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been shown."""
+        return self._lines == 0
 
     def go_on(self, lines: list[Line], wrapper: "_Wrapper") -> None:
-        """Show what is new in these lines."""
-        same = self._same(lines)
-        if same + 1 == len(lines) == len(self.lines) and self.lines[same].startswith(lines[same].text):
-            return  # less is certain than before
-        for place, line in enumerate(lines[same:], same):
-            begun = self.lines[place] if place < len(self.lines) and line.text.startswith(self.lines[place]) else None
-            if begun is None:
+        """Show what is new in these lines; there may be less than before, where it is uncertain again."""
+        for place, line in enumerate(lines[max(self._lines - 1, 0) :], max(self._lines - 1, 0)):
+            size = sum(len(text) for text, _ in line.parts)
+            if place == self._lines:
                 wrapper.begin(line)
-            wrapper.write(_after(line.parts, len(begun or "")), line)
-            self.lines[place:] = [line.text]
-
-    def _same(self, lines: list[Line]) -> int:
-        """Return how many lines at the beginning are whole, and need nothing."""
-        pairs = zip(self.lines, lines, strict=False)
-        same = next((place for place, (shown, line) in enumerate(pairs) if shown != line.text), None)
-        return min(len(self.lines), len(lines)) if same is None else same
+                self._lines, self._characters = place + 1, 0
+            if size > self._characters:
+                wrapper.write(_after(line.parts, self._characters), line)
+                self._characters = size
 
 
 class _Wrapper:
@@ -204,7 +187,7 @@ class _Wrapper:
             self._put(self._space)
         self._space = None
         for text, style in word:
-            for character in text if self._column + size > width else (text,):
+            for character in _graphemes(text) if self._column + size > width else (text,):
                 if self._column + cell_len(character) > width and self._column > cell_len(line.rest):
                     self._next_row(line)
                 self._put((character, style))
@@ -218,32 +201,6 @@ class _Wrapper:
         style = style.without_color if self._console.no_color else style
         self._write(text if style == PLAIN else style.render(text, color_system=self._colours))
         self._column += cell_len(text)
-
-
-def _certain_parts(parts: list[Part], *, ended: bool) -> list[Part]:
-    """Return the parts up to what may still be markup, and to the end of the last whole word."""
-    text = "".join(text for text, _ in parts)
-    place = 0
-    end = len(text)
-    for part, style in parts:
-        found = None if style.color == CODE.color else _MAY_OPEN.search(part)
-        if found:
-            end, ended = place + found.start(), False
-            break
-        place += len(part)
-    while not ended and end and not text[end - 1].isspace() and cell_len(text[end - 1]) < _WIDE:
-        end -= 1
-    return _before(parts, len(text[:end].rstrip()))
-
-
-def _before(parts: list[Part], end: int) -> list[Part]:
-    kept = list[Part]()
-    for text, style in parts:
-        if end <= 0:
-            break
-        kept.append((text[:end], style))
-        end -= len(text)
-    return kept
 
 
 def _after(parts: list[Part], begin: int) -> list[Part]:
@@ -260,7 +217,7 @@ def _words(parts: list[Part]) -> Iterator[list[Part]]:
     word = list[Part]()
     for text, style in parts:
         for piece in _pieces(text):
-            if piece.isspace() or cell_len(piece[0]) == _WIDE:
+            if piece.isspace() or _is_wide(piece):
                 if word:
                     yield word
                 word = []
@@ -274,20 +231,19 @@ def _words(parts: list[Part]) -> Iterator[list[Part]]:
 def _pieces(text: str) -> Iterator[str]:
     """Split text where a row may end: at space, and around wide characters with what is joined to them."""
     for piece in re.findall(r"\s+|\S+", text):
-        if piece.isascii():
-            yield piece
-            continue
-        begin = 0
-        for place in range(1, len(piece)):
-            widths = cell_len(piece[place - 1]), cell_len(piece[place])
-            if widths[1] and _WIDE in (cell_len(piece[begin]), widths[1]) and piece[place - 1] not in _JOINERS:
-                yield piece[begin:place]
-                begin = place
-        yield piece[begin:]
+        for begin, end in pairwise((0, *row_ends(piece), len(piece))):
+            yield piece[begin:end]
 
 
-def _may_be_table(source: str) -> bool:
-    """Whether the second line decides if this is a table, or it is one whose widths are not known yet."""
-    first, *rest = source.split("\n")
-    is_decided = len(rest) > 1 and re.fullmatch(r"[ \t>|:-]+", rest[0]) is None
-    return "|" in first and not is_decided
+def _is_wide(piece: str) -> bool:
+    return not piece.isascii() and split_graphemes(piece)[0][0][2] == WIDE
+
+
+def _graphemes(text: str) -> list[str]:
+    return [text[begin:end] for begin, end, _ in split_graphemes(text)[0]]
+
+
+def _end_of_part(source: str) -> int:
+    """Return where a large block is cut: at the end of a line, or else of a word."""
+    ends = (source.rfind(space, _LARGEST_SHOWN, _LARGEST_BLOCK) + 1 for space in "\n ")
+    return next(filter(None, ends), _LARGEST_BLOCK)

@@ -2,6 +2,8 @@
 
 from itertools import count
 
+from agentapi_mcp.base.text import number_of
+
 _LONGEST_LINES = 10
 _LONGEST = 1000  # characters that a prompt shows and edits well
 
@@ -18,7 +20,7 @@ class Pastes:
         lines = text.count("\n") + 1
         if len(text) <= _LONGEST and lines <= _LONGEST_LINES:
             return text
-        name = f"[paste {next(self._numbers)}: {lines:,} {'line' if lines == 1 else 'lines'}, {len(text):,} characters]"
+        name = f"[paste {next(self._numbers)}: {number_of(lines, 'line')}, {number_of(len(text), 'character')}]"
         self._texts[name] = text
         return name
 

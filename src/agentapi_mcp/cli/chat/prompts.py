@@ -1,10 +1,10 @@
 """A terminal with a prompt that edits, remembers, completes and takes a pasted text as it is."""
 
-import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+import termios
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,13 +26,14 @@ from typing_extensions import override
 from agentapi_mcp.cli.chat.history import ChatHistory
 from agentapi_mcp.cli.chat.pastes import Pastes
 from agentapi_mcp.cli.chat.rendering import markdown_answer
-from agentapi_mcp.cli.chat.screens import Answer, CtrlC, Screen
+from agentapi_mcp.cli.chat.screens import Answer, CtrlC, Interruption, Screen
 from agentapi_mcp.cli.terminal import print_err, terminal_stream, visible
 
 _STYLE = Style.from_dict({"agent": "ansicyan bold", "prompt": ""})
 _MENU_ROWS = 6
+_RESTORE = "\x1b[0m\x1b[?2004l\x1b[?25h"  # no style, no bracketed paste, and a cursor
 _REPLACEMENT = "\ufffd"
-Choices = Callable[[str], Awaitable[list[tuple[str, str]]]]
+Choices = Callable[[str], list[tuple[str, str]]]
 
 
 class CommandCompleter(Completer):
@@ -42,18 +43,12 @@ class CommandCompleter(Completer):
         self._choices = choices
 
     @override
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> list[Completion]:
-        return []  # what there is must be awaited
-
-    @override
-    async def get_completions_async(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> AsyncGenerator[Completion]:
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Generator[Completion]:
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
         word = text.rpartition(" ")[2]
-        for choice, about in await self._choices(text):
+        for choice, about in self._choices(text):
             yield Completion(choice, start_position=-len(word), display_meta=visible(about))
 
 
@@ -65,7 +60,8 @@ class PromptScreen(Screen):
         self._input = Vt100Input(sys.stdin)
         self._pastes = Pastes()
         self._ahead: list[KeyPress] = []
-        self._following: asyncio.Event | None = None
+        self._following: Interruption | None = None
+        self._before = termios.tcgetattr(sys.stdin.fileno())
         self._session = PromptSession[str](
             history=ChatHistory(history, print_err, self._pastes.whole),
             complete_while_typing=True,
@@ -86,7 +82,7 @@ class PromptScreen(Screen):
     @property
     @override
     def hint(self) -> str:
-        return "Alt-Enter begins another line, a pasted text is one message, and Tab completes commands."
+        return "Alt-Enter begins another line; a pasted text is one message; Tab completes."
 
     @property
     @override
@@ -101,6 +97,12 @@ class PromptScreen(Screen):
             yield
 
     @override
+    def restore(self) -> None:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self._before)
+        self._stream.write(_RESTORE)
+        self._stream.flush()
+
+    @override
     @contextmanager
     def released(self) -> Generator[None]:
         # Else both read, and each gets some of the keys.
@@ -109,14 +111,15 @@ class PromptScreen(Screen):
 
     @override
     @contextmanager
-    def following(self, interrupted: asyncio.Event) -> Generator[None]:
-        self._following = interrupted
+    def following(self, interruption: Interruption) -> Generator[None]:
+        self._following = interruption
         try:
             with self._input.attach(self._read_ahead):
                 yield
             self._take(self._input.flush_keys())
         finally:
             self._following = None
+            interruption.end()
             while self._ahead and self._ahead[-1].key is Keys.ControlM:  # what was typed waits, and is not sent
                 self._ahead.pop()
             store_typeahead(self._input, [_as_text(key) for key in self._ahead])
@@ -142,7 +145,8 @@ class PromptScreen(Screen):
     @override
     def interrupt(self) -> None:
         if self._following is not None:
-            self._following.set()
+            if self._following.press():
+                self._ahead.append(KeyPress(Keys.ControlC))  # which leaves, as soon as the answer is stopped
         elif self._session.app.is_running:
             _leave(self._session.app.current_buffer.text, self._session.app.exit)
 
@@ -160,9 +164,7 @@ class PromptScreen(Screen):
     def _take(self, keys: list[KeyPress]) -> None:
         for key in keys:
             if key.key is Keys.ControlC and self._following is not None:
-                if self._following.is_set():  # the second time, which leaves as soon as the answer is stopped
-                    self._ahead.append(key)
-                self._following.set()
+                self.interrupt()
             elif key.key is Keys.ControlZ:
                 with self._input.cooked_mode():
                     os.kill(0, signal.SIGTSTP)

@@ -22,6 +22,7 @@ _MOST_OF_A_LINE = 4095  # bytes that a terminal passes on of a line; the rest of
 _MANY = '"""'
 _CTRL_C, _CTRL_Z = b"\x03", b"\x1a"
 _ENDS = b"\n" + _CTRL_C + _CTRL_Z
+_PATIENCE = 0.7  # seconds in which what was stopped may end, before the program is left without it
 _LFLAG, _CC = 3, 6  # places in the attributes of a terminal
 
 
@@ -31,6 +32,28 @@ class CtrlC(Exception):  # noqa: N818  # a key and no error
     def __init__(self, *, typed: bool) -> None:
         super().__init__()
         self.typed = typed
+
+
+class Interruption:
+    """Ctrl-C while something goes on: the first one stops it, the second one leaves, even if it does not stop."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self.stopped = asyncio.Event()
+        self._leave = leave
+        self._leaving: asyncio.TimerHandle | None = None
+
+    def press(self) -> bool:
+        """Take a Ctrl-C; return whether it is not the first one."""
+        again = self.stopped.is_set()
+        self.stopped.set()
+        if again and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(_PATIENCE, self._leave)
+        return again
+
+    def end(self) -> None:
+        """Forget it: what went on has ended."""
+        if self._leaving is not None:
+            self._leaving.cancel()
 
 
 class Answer(Protocol):
@@ -66,8 +89,12 @@ class Screen(Protocol):
         """Lend the terminal to another program."""
         ...
 
-    def following(self, interrupted: asyncio.Event) -> AbstractContextManager[None]:
-        """Set the event when Ctrl-C is pressed; what else is typed meanwhile waits for the prompt."""
+    def restore(self) -> None:
+        """Give the terminal back as it was before it was opened, in the middle of anything."""
+        ...
+
+    def following(self, interruption: Interruption) -> AbstractContextManager[None]:
+        """Pass Ctrl-C on; what else is typed meanwhile waits for the prompt."""
         ...
 
     async def read(self, name: str, text: str = "") -> str | None:
@@ -106,7 +133,7 @@ class PlainAnswer(Answer):
 
 
 async def followed(
-    client: ChatClient, options: ChatOptions, message: str, interrupted: asyncio.Event, answer: Answer
+    client: ChatClient, options: ChatOptions, message: str, following: Following, answer: Answer
 ) -> ChatReply:
     """Send a message, and show the answer: while it comes, or at its end if it comes as a whole."""
     streamed = False
@@ -116,8 +143,9 @@ async def followed(
         streamed = True
         answer.add(text)
 
+    following.on_text = show
     try:
-        reply = await client.send(options, message, Following(interrupted, show))
+        reply = await client.send(options, message, following)
         if not streamed and reply.text:
             answer.add(reply.text)
     finally:
@@ -132,7 +160,8 @@ class LineScreen(Screen):
         self._fd = sys.stdin.fileno()
         self._unread = b""
         self._interrupted = asyncio.Event()
-        self._following: asyncio.Event | None = None
+        self._following: Interruption | None = None
+        self._before = termios.tcgetattr(self._fd)
         self._is_at_end = False  # Ctrl-D was pressed while an answer came
         self._is_refused = False  # a line that cannot be a part of a message
 
@@ -154,6 +183,10 @@ class LineScreen(Screen):
             yield
 
     @override
+    def restore(self) -> None:
+        termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
+
+    @override
     @contextmanager
     def released(self) -> Generator[None]:
         loop = asyncio.get_running_loop()
@@ -167,9 +200,9 @@ class LineScreen(Screen):
 
     @override
     @contextmanager
-    def following(self, interrupted: asyncio.Event) -> Generator[None]:
+    def following(self, interruption: Interruption) -> Generator[None]:
         loop = asyncio.get_running_loop()
-        self._following = interrupted
+        self._following = interruption
         with self._attributes(_is_silent):
             loop.add_reader(self._fd, self._read_ahead)
             try:
@@ -177,6 +210,7 @@ class LineScreen(Screen):
             finally:
                 loop.remove_reader(self._fd)
                 self._following = None
+                interruption.end()
 
     @override
     async def read(self, name: str, text: str = "") -> str | None:
@@ -200,7 +234,10 @@ class LineScreen(Screen):
 
     @override
     def interrupt(self) -> None:
-        (self._following or self._interrupted).set()
+        if self._following is None:
+            self._interrupted.set()
+        elif self._following.press():
+            self._unread += _CTRL_C  # which leaves, as soon as the answer is stopped
 
     @override
     def answer(self) -> Answer:
@@ -257,8 +294,8 @@ class LineScreen(Screen):
                 asyncio.get_running_loop().remove_reader(self._fd)
             self._is_at_end = True
         for byte in typed:
-            if byte == _CTRL_C[0] and self._following is not None:
-                self._following.set()
+            if byte == _CTRL_C[0]:
+                self.interrupt()
             elif byte == _CTRL_Z[0]:
                 self._suspend()
             else:

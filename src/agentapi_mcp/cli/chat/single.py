@@ -13,13 +13,12 @@ from types import ModuleType
 import click
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
-from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.preparation import allow_rich
-from agentapi_mcp.cli.chat.clients import ChatClient, session_of
+from agentapi_mcp.cli.chat.clients import ChatClient, Following, session_of
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import Answer, PlainAnswer, followed
-from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, error_fields, print_json
+from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, print_json
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import is_plain, print_err, print_fact
 from agentapi_mcp.core.conversations.requests import MAX_MESSAGE_BYTES
@@ -80,13 +79,7 @@ def _decode(piped: bytes) -> str:
 async def _send_message(
     client: ChatClient, options: ChatOptions, message: str, interrupted: asyncio.Event
 ) -> ChatReply:
-    try:
-        reply = await followed(client, options, message, interrupted, _answer(options))
-    except Exception as exc:
-        cause = innermost(exc)
-        if options.as_json and isinstance(cause, AgentApiError):
-            print_json({"error": error_fields(cause)})
-        raise
+    reply = await followed(client, options, message, Following(interrupted), _answer(options))
     if options.as_json:
         print_json(reply.turn)
     for told in filter(None, (reply.error, reply.warning)):

@@ -9,26 +9,33 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import wrap
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import listed
-from agentapi_mcp.cli.chat.bills import short_id
+from agentapi_mcp.cli.chat.bills import fitted, short_id
 from agentapi_mcp.cli.chat.clients import find_named
 from agentapi_mcp.cli.chat.conversation import Conversation, unless_interrupted
 from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.ids import short_id
+from agentapi_mcp.cli.models import MODEL_COLUMNS
 from agentapi_mcp.cli.outputs import aligned
 from agentapi_mcp.cli.replies import Fields
-from agentapi_mcp.cli.terminal import print_err, send_to_clipboard
+from agentapi_mcp.cli.terminal import print_err, send_to_clipboard, terminal_width
 from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
 from agentapi_mcp.presentation.models import AgentOut, ModelOut
+from agentapi_mcp.presentation.values import local_time
 
 _SHOWN_SESSIONS = 20
-_SHOWN_LACKING = 3  # agents of which a beginner is told what they lack
+_SHOWN_AGENTS = 3  # at the beginning
 _LONGEST_COPY = 74_994  # bytes of base64 that xterm takes
 _EDITOR = "vi"
 _NONE = "none"
+_NONE_USABLE = "  No agent can be used yet: /agents says what each of them lacks."
+_MEANT = {"/exit": "/quit", "/q": "/quit", "/clear": "/new", "/history": "/sessions", "/system_prompt": "/system"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class SlashCommands:
     def __init__(self, conversation: Conversation, environ: Mapping[str, str]) -> None:
         self.conversation = conversation
         self._environ = environ
-        self._sessions: list[tuple[str, str]] | None = None
+        self._sessions: asyncio.Task[list[tuple[str, str]] | None] | None = None
         self._agents: list[AgentOut] = []
         self._works: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "/agent": self._select_agent,
@@ -84,14 +91,17 @@ class SlashCommands:
 
     async def greet(self) -> None:
         """Say how it works, and which agents there are."""
-        print_err("Say something; Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.")
-        print_err(self.conversation.screen.hint)
+        width = terminal_width()
+        how = "Say something. Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands."
+        for line in (how, self.conversation.screen.hint):
+            print_err("\n".join(wrap(line, width)))
         self._agents = await self.conversation.agents()
-        lacking = [agent for agent in self._agents if agent.missing]
-        for agent in [*(each for each in self._agents if not each.missing), *lacking[:_SHOWN_LACKING]]:
-            print_err(_line(agent))
-        if len(lacking) > _SHOWN_LACKING:
-            print_err(f"  {len(lacking) - _SHOWN_LACKING} more lack something: /agents")
+        name = self.conversation.name
+        usable = sorted((each for each in self._agents if _lack(each) is None), key=lambda each: each.name != name)
+        for agent in usable[:_SHOWN_AGENTS]:
+            print_err(fitted(_line(agent), width))
+        if others := len(self._agents) - len(usable[:_SHOWN_AGENTS]):
+            print_err(f"  /agents shows {others} more, and what they lack." if usable else _NONE_USABLE)
 
     async def run(self, line: str, interrupted: asyncio.Event) -> bool | None:
         """Run the command of a line; return None for a message, and False to leave.
@@ -101,6 +111,8 @@ class SlashCommands:
         """
         word, _, rest = line.partition(" ")
         rest = rest.strip()
+        if self._sessions is not None and self._sessions.done():
+            self._sessions = None  # there may be others soon
         command = COMMANDS.get(word.strip())
         if command is None:
             _refuse_misspelt(line, word)
@@ -119,9 +131,10 @@ class SlashCommands:
                 await unless_interrupted(self._works[name](rest), interrupted)
         return True
 
-    async def choices(self, text: str) -> list[tuple[str, str]]:
+    def choices(self, text: str) -> list[tuple[str, str]]:
         """Return what may complete a line: each word, and what it is."""
         word, space, rest = text.partition(" ")
+        known = self._known_sessions() if "/sessions".startswith(word) else []
         if not space:
             return [(name, command.about) for name, command in COMMANDS.items() if name.startswith(word)]
         match word:
@@ -132,16 +145,28 @@ class SlashCommands:
                 found = [(model, agent.name) for agent in self._agents for model in agent.models if agent.name == name]
                 found = found or [(model, agent.name) for agent in self._agents for model in agent.models]
             case "/session":
-                found = await self._known_sessions()
+                found = known
+            case "/system":
+                found = [(_NONE, "without instructions")]
             case _:
                 found = []
         return [(choice, about) for choice, about in found if choice.startswith(rest)]
 
-    async def _known_sessions(self) -> list[tuple[str, str]]:
-        if self._sessions is None:
+    def _known_sessions(self) -> list[tuple[str, str]]:
+        """Return the newest sessions, which are asked for when their command is begun.
+
+        Nobody waits for them, since a completion that waits keeps others from coming; and nobody complains.
+        """
+        if self._sessions is None or (self._sessions.done() and self._sessions.result() is None):
+            self._sessions = asyncio.ensure_future(self._newest_sessions())
+        return (self._sessions.result() if self._sessions.done() else None) or []
+
+    async def _newest_sessions(self) -> list[tuple[str, str]] | None:
+        try:
             page = await self.conversation.client.sessions(None)
-            self._sessions = [(short_id(each.session_id), each.title or "") for each in page.items]
-        return self._sessions
+        except Exception:  # noqa: BLE001  # whatever it is: the command itself says so
+            return None
+        return [(short_id(each.session_id), each.title or "") for each in page.items]
 
     async def _list_agents(self, _: str) -> None:
         self._agents = await self.conversation.agents()
@@ -196,6 +221,7 @@ class SlashCommands:
             (
                 model.agent,
                 f"{model.name} (default)" if model.is_default else model.name,
+                model.provider,
                 "unknown" if model.context_window is None else f"{model.context_window:,}",
                 "unknown" if model.input_price is None else f"{model.input_price:g}",
                 "unknown" if model.output_price is None else f"{model.output_price:g}",
@@ -203,15 +229,15 @@ class SlashCommands:
             for model in models
             if model.enabled
         ]
-        print_err(aligned(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M"), rows))
+        print_err(aligned(("AGENT", *MODEL_COLUMNS), rows, terminal_width()))
 
     async def _list_sessions(self, _: str) -> None:
         page = await self.conversation.client.sessions(None)
         rows = [
-            (short_id(each.session_id), each.agent, (each.last_message_at or "")[:16].replace("T", " "), each.title)
+            (short_id(each.session_id), each.agent, _local(each.last_message_at), each.title)
             for each in page.items[:_SHOWN_SESSIONS]
         ]
-        print_err(aligned(("SESSION", "AGENT", "LAST (UTC)", "TITLE"), rows))
+        print_err(aligned(("SESSION", "AGENT", "LAST MESSAGE", "TITLE"), rows, terminal_width()))
         if len(page.items) > _SHOWN_SESSIONS or page.next_cursor is not None:
             print_err("There are more: `agentapi-mcp sessions list`.")
 
@@ -226,7 +252,6 @@ class SlashCommands:
         print_err(f"The next message goes on with {short_id(session.session_id)}: {session.title or 'Untitled'}")
 
     async def _begin_session(self, _: str) -> None:
-        self._sessions = None
         self.conversation.options = replace(self.conversation.options, session_id=None)
         if self.conversation.options.agent is None:
             self.conversation.answering = None
@@ -275,39 +300,44 @@ class SlashCommands:
         conversation = self.conversation
         if conversation.message is None:
             raise InvalidRequestError("Nothing was asked yet.")
-        await conversation.send(
-            conversation.message,
-            interrupted,
-            again=_again(conversation.options, conversation.reply and conversation.reply.turn),
-        )
+        again, told = asked_again(conversation.options, conversation.asked)
+        print_err(told)
+        await conversation.send(conversation.message, interrupted, again=again)
 
     async def _edit(self, interrupted: asyncio.Event) -> None:
         conversation = self.conversation
         with conversation.screen.released():
-            text = await asyncio.to_thread(self._edited)
-        if not text.strip():
-            print_err("The file was empty: nothing was sent.")
-        elif conversation.screen.edits:
+            text, complaint = await asyncio.to_thread(self._edited)
+        if complaint is not None:
+            print_err(f"agentapi-mcp: {complaint}")
+        if conversation.screen.edits:
             conversation.drafted = text
-        else:
+        elif complaint is None and text:
             await conversation.send(text, interrupted)
+        if not text and complaint is None:
+            print_err("The file was empty: nothing was sent.")
 
-    def _edited(self) -> str:
-        """Let the user write in their editor, and return what they wrote."""
+    def _edited(self) -> tuple[str, str | None]:
+        """Let the user write in their editor, and return what they wrote, and what went wrong; it is never lost."""
         editor = self._environ.get("VISUAL") or self._environ.get("EDITOR") or _EDITOR
         descriptor, name = tempfile.mkstemp(suffix=".md")
         os.close(descriptor)
-        path = Path(name)
+        path, complaint, text = Path(name), None, ""
         try:
             done = subprocess.run([*shlex.split(editor), name], env=dict(self._environ), check=False)  # noqa: S603  # the user's editor
-            if done.returncode != 0:
-                raise InvalidRequestError(f"{editor} ended with status {done.returncode}: nothing was sent.")
-            return path.read_text(encoding="utf-8").rstrip("\n")
-        except (OSError, UnicodeDecodeError, ValueError) as exc:
-            raise InvalidRequestError(f"{editor} gave no text ({exc}): set EDITOR to the editor you have.") from exc
-        finally:
-            with suppress(OSError):
-                path.unlink()
+            complaint = f"{editor} ended with status {done.returncode}." if done.returncode != 0 else None
+        except (OSError, ValueError) as exc:
+            complaint = f"{editor} cannot be started ({exc}): set EDITOR to the editor you have."
+        try:
+            text = path.read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            return "", f"What {editor} wrote cannot be read ({exc}): it is in {name}, and nothing was sent."
+        text = text if text.strip() else ""
+        if complaint is not None and text and not self.conversation.screen.edits:
+            return "", f"{complaint} Nothing was sent: what you wrote is in {name}."
+        with suppress(OSError):
+            path.unlink()
+        return text, complaint and f"{complaint} Nothing was sent."
 
 
 def _lack(agent: AgentOut) -> str | None:
@@ -338,20 +368,38 @@ def _write_new(name: str, text: str) -> Path:
     return path
 
 
-def _again(options: ChatOptions, reply: Fields | None) -> ChatOptions:
-    """Return how the last message is asked again: one that was interrupted in its place, another one anew."""
-    if reply is not None and (reply["status"] == TurnStatus.INTERRUPTED or reply["end_reason"] == EndReason.ABANDONED):
-        return replace(options, retry=True, new=False)
-    return replace(options, retry=False, new=True, idempotency_key=None)
+def asked_again(options: ChatOptions, turn: Fields | None) -> tuple[ChatOptions, str]:
+    """Return how the last message is asked again, and what that costs; `turn` is what became of it, if that is known.
+
+    One that was interrupted is asked again in its place, one that was answered anew, and one that may have got lost so
+    that it is not asked twice.
+    """
+    joins = replace(options, retry=False, new=False)
+    if turn is None:
+        return joins, "It is not known what became of the message: it is asked if it was not, and taken up if it was."
+    may_go_on = " The one before may go on, and cost." if turn["billing_may_go_on"] else ""
+    if turn["status"] == TurnStatus.INTERRUPTED and not turn["asked"]:
+        return replace(joins, retry=True), "The agent was not asked yet: the message is asked now."
+    if turn["status"] == TurnStatus.INTERRUPTED or turn["end_reason"] == EndReason.ABANDONED:
+        return replace(joins, retry=True), f"The agent had been asked: asking again may cost twice.{may_go_on}"
+    anew = replace(joins, new=True, idempotency_key=None)
+    if turn["status"] == TurnStatus.COMPLETED:
+        return anew, "The message is asked anew, which costs again."
+    return anew, f"The message is asked anew; what the answer that was {turn['status']} cost stays.{may_go_on}"
 
 
 def _refuse_misspelt(line: str, word: str) -> None:
     """Refuse what looks like a command that is misspelt; all else that begins with a slash is a message."""
-    near = get_close_matches(word, COMMANDS, n=1, cutoff=0.75)
+    meant = _MEANT.get(line.rstrip().casefold())
+    near = [meant] if meant else get_close_matches(word.casefold(), COMMANDS, n=1, cutoff=0.75)
     if near and "\n" not in line:
         raise InvalidRequestError(
             f"There is no command {word}; did you mean {near[0]}? With a space before it, it is a message."
         )
+
+
+def _local(time: str | None) -> str:
+    return "" if time is None else local_time(datetime.fromisoformat(time))
 
 
 def _no_model(name: str, agent: str, own: list[ModelOut], named: list[ModelOut]) -> str:

@@ -1,31 +1,48 @@
 """The commands: each module here is one, or a group of them, and has its name."""
 
-# The first sentence of the help of each, so that the help of the program imports none of them.
-SUMMARIES = {
-    "accounts": "Connect accounts of your own at providers, which pay for your messages.",
-    "agents": "See which agents there are, and add or remove your own.",
-    "audit": "See what happened in your organisation, newest first: who, from where, what, and how it ended.",
-    "backup": "Write all sessions, turns, accounts and settings to FILE; servers and clients may go on.",
-    "chat": "Ask an agent: one MESSAGE, a message from a pipe, or a conversation.",
-    "connect": "Make an MCP client start this server: try that, then write its configuration.",
-    "disconnect": "Undo `connect`.",
-    "doctor": "Check every part, and print for each fault the line that mends it.",
-    "export": "Write everything of yours to FILE, a ZIP archive: conversations, bills, tokens, keys, preferences.",
-    "keys": "Keep API keys of your own, used instead of the server's.",
-    "members": "See who is in your organisation, invite people, and say what they may do.",
-    "migrate": "Bring the database to this version.",
-    "models": "See which models there are, and bring what the provider's list says of them.",
-    "move": "Copy everything to an empty Postgres database; what is here stays, until you remove it.",
-    "organization": "See and set what holds for everybody in your organisation.",
-    "preferences": "See and set what you take in each of your MCP clients.",
-    "reset": "Remove all sessions, turns, accounts and keys; the configuration file stays.",
-    "restore": "Load the backup FILE; nothing else may work with the database meanwhile.",
-    "secrets": "Look after the master keys, which seal what is secret in the database.",
-    "serve": "Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse.",
-    "sessions": "Find, read, export, rename and delete conversations.",
-    "status": "Show the servers that clients over stdio share, and those clients.",
-    "stop": "End the servers that clients over stdio share; the next call of a client starts one again.",
-    "tokens": "Make, list and revoke personal tokens, with which programs use the server over HTTP.",
-    "turns": "List turns, look at one, or end one, from any terminal.",
-    "uninstall": "Take this server out of the clients, and remove all that it keeps on this machine.",
+# The commands by what one wants to do, each with what it does in one line: so the help of the program imports none.
+GROUPS = {
+    "Talk": {
+        "chat": "Ask an agent one message, or hold a conversation.",
+    },
+    "Agents and models": {
+        "agents": "See which agents there are, and add or remove your own.",
+        "models": "See the models with their prices, and bring them up to date.",
+    },
+    "Conversations and cost": {
+        "sessions": "Find, read, export, rename and delete conversations.",
+        "turns": "List turns, look at one, or end one, from any terminal.",
+        "export": "Write everything of yours to a ZIP archive.",
+    },
+    "Clients": {
+        "connect": "Make MCP clients start this server.",
+        "disconnect": "Undo `connect`.",
+        "preferences": "See and set what you take in each of your MCP clients.",
+        "status": "Show the servers that clients share, and those clients.",
+        "stop": "End the servers that clients share.",
+    },
+    "Keys and organisation": {
+        "keys": "Keep API keys of your own, used instead of the server's.",
+        "accounts": "Connect accounts at providers, which pay for your messages.",
+        "tokens": "Make, list and revoke tokens for programs over HTTP.",
+        "organization": "See and set what holds for everybody in your organisation.",
+        "members": "See who is in your organisation, invite people, set roles.",
+        "audit": "See what happened in your organisation.",
+    },
+    "Data": {
+        "backup": "Write all sessions, turns, accounts and settings to a file.",
+        "restore": "Load a backup.",
+        "move": "Copy everything to an empty Postgres database.",
+        "reset": "Remove all sessions, turns, accounts and keys.",
+        "uninstall": "Take this server out of the clients, and remove its data.",
+        "migrate": "Bring the database to this version.",
+        "secrets": "Look after the master keys.",
+    },
+    "Server and program": {
+        "serve": "Be the MCP server over HTTP.",
+        "doctor": "Check every part, and print what mends each fault.",
+        "completion": "Print what makes your shell complete commands and names.",
+        "help": "Show the help of a command.",
+    },
 }
+SUMMARIES = {name: summary for group in GROUPS.values() for name, summary in sorted(group.items())}

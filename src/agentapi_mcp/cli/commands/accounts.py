@@ -2,17 +2,19 @@
 
 import click
 
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.loopback import open_loopback
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.accounts.models import Account
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.credentials import account_json
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def accounts() -> None:
     """Connect accounts of your own at providers, which pay for your messages."""
 
@@ -25,7 +27,7 @@ def accounts_list(*, as_json: bool) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.accounts.list_(services.principal)
         if as_json:
-            print_json([account_json(account) for account in found])
+            print_json({"accounts": [account_json(account) for account in found]})
             return
         table(("PROVIDER", "STATE", "CONNECTED", "SCOPES"), [_row(account) for account in found])
         if not found:
@@ -38,44 +40,40 @@ def accounts_list(*, as_json: bool) -> None:
 @accounts.command("connect")
 @click.argument("provider")
 @click.option("--port", type=click.IntRange(1, 65535), help="Come back to this port, where a provider knows one.")
-def accounts_connect(provider: str, port: int | None) -> None:
+@json_option
+def accounts_connect(provider: str, port: int | None, *, as_json: bool) -> None:
     """Connect an account at PROVIDER: open the printed address in a browser on this machine, and allow access there."""
 
     async def connect(services: Services, _settings: Settings) -> None:
         async with open_loopback(port) as loopback:
             begun = await services.accounts.begin(services.principal, provider, loopback.redirect_uri)
             print_err("Open this address in a browser on this machine within ten minutes, and allow access there:")
-            print_out(begun.url)
+            (print_err if as_json else print_out)(begun.url)
             answer = await loopback.wait(begun.state)
             await services.accounts.finish(services.principal, provider, begun, answer, loopback.redirect_uri)
         print_err(f"Connected your account at {provider}. It pays from the next message on.")
+        if as_json:
+            mine = await services.accounts.list_(services.principal)
+            print_json(next(account_json(account) for account in mine if account.provider == provider))
 
     run(connect)
 
 
 @accounts.command("disconnect")
 @click.argument("provider")
-def accounts_disconnect(provider: str) -> None:
+@json_option
+def accounts_disconnect(provider: str, *, as_json: bool) -> None:
     """Remove your account at PROVIDER, and revoke its tokens there."""
 
     async def disconnect(services: Services, _settings: Settings) -> None:
         done = await services.accounts.disconnect(services.principal, provider)
         for sentence in done.sentences:
             print_err(sentence)
+        if as_json:
+            print_json({"disconnected": provider, "messages": list(done.sentences)})
 
     run(disconnect)
 
 
 def _row(account: Account) -> tuple[object, ...]:
-    return account.provider, account.state, f"{account.connected_at:%Y-%m-%d %H:%M}", " ".join(account.scopes)
-
-
-def account_json(account: Account) -> dict[str, object]:
-    """Return an account for programs, without its tokens."""
-    return {
-        "provider": account.provider,
-        "state": str(account.state),
-        "scopes": list(account.scopes),
-        "connected_at": moment(account.connected_at),
-        "expires_at": account.expires_at and moment(account.expires_at),
-    }
+    return account.provider, account.state, local_time(account.connected_at), " ".join(account.scopes)

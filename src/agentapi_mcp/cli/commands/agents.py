@@ -1,35 +1,40 @@
 """The commands for agents."""
 
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
 import click
 
 from agentapi_mcp.base.paging import read_all
-from agentapi_mcp.cli.models import model_json, model_row
+from agentapi_mcp.cli.completions import agent_names
+from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.models import MODEL_COLUMNS, model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
+_UNDECLARED = "undeclared"
 _YES = click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def agents() -> None:
     """See which agents there are, and add or remove your own."""
 
 
 @agents.command("list")
+@click.option("--all", "with_undeclared", is_flag=True, help="Also those that no configuration file declares any more.")
 @json_option
-def agents_list(*, as_json: bool) -> None:
+def agents_list(*, with_undeclared: bool, as_json: bool) -> None:
     """List every agent, whether it works, and what it lacks."""
-    run(lambda services, _: _list_agents(services, as_json=as_json))
+    run(lambda services, _: _list_agents(services, with_undeclared=with_undeclared, as_json=as_json))
 
 
 @agents.command("add", epilog=f"PROVIDER is one of: {', '.join(PROVIDERS)}.")
@@ -43,6 +48,7 @@ def agents_list(*, as_json: bool) -> None:
 @_YES
 @_DRY_RUN
 @click.option("--force", is_flag=True, help="Write it untried.")
+@json_option
 def agents_add(**values: object) -> None:
     """Add an agent to the configuration file: try PROVIDER, show the change, ask, write it.
 
@@ -52,7 +58,7 @@ def agents_add(**values: object) -> None:
     files = import_module("agentapi_mcp.cli.agent_files")  # slow to import, and the help needs it not
     options = files.AddOptions(**values)
     if options.provider is None:
-        guarded(files.show_providers)
+        guarded(partial(files.show_providers, as_json=options.as_json))
         return
     entered: list[EnteredKey] = []
     guarded(partial(files.add_agent, options, entered.append))
@@ -78,30 +84,58 @@ def _keep(key: EnteredKey) -> None:
 
 
 @agents.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=agent_names)
 @_YES
 @_DRY_RUN
-def agents_remove(name: str, *, yes: bool, dry_run: bool) -> None:
-    """Take an agent out of the configuration file; comments and all others stay."""
+@json_option
+def agents_remove(name: str, **given: bool) -> None:
+    """Take an agent out of the configuration file, or, where no file declares it, out of the lists.
+
+    In the file, comments and all others stay. Sessions with the agent stay, and so does what they cost.
+    """
     files = import_module("agentapi_mcp.cli.agent_files")
-    guarded(partial(files.remove_agent, name, yes=yes, dry_run=dry_run))
+    consent, is_in_file = files.Consent(**given), True
+
+    async def remove() -> None:
+        nonlocal is_in_file
+        is_in_file = await files.remove_agent(name, consent)
+
+    guarded(remove)
+    if not is_in_file:
+        run(lambda services, _: _remove_undeclared(services, name, consent.given, as_json=given["as_json"]))
+
+
+async def _remove_undeclared(services: Services, name: str, consented: Callable[[str], bool], *, as_json: bool) -> None:
+    is_removed = True
+    if name in [row.name for row in await services.undeclared_agents.list_()]:
+        stays = "Its sessions and bills stay; a file that declares it brings it back."
+        (print_err if as_json else print_out)(f"{name}: no file declares it. {stays}")
+        is_removed = consented(f"Remove {name}?")
+    if is_removed:
+        await services.undeclared_agents.remove(services.principal, name)
+        print_err(f"Removed {name}.")
+    if as_json:
+        print_json({"name": name, "removed": is_removed})
 
 
 @agents.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=agent_names)
 @json_option
 def agents_show(name: str, *, as_json: bool) -> None:
     """Show one agent with its models."""
     run(lambda services, _: _show_agent(services, name, as_json=as_json))
 
 
-async def _list_agents(services: Services, *, as_json: bool) -> None:
+async def _list_agents(services: Services, *, with_undeclared: bool, as_json: bool) -> None:
     """Print every agent with its state and what it lacks."""
     agents = await read_all(lambda cursor: services.agents.list_(services.principal, cursor=cursor))
+    others = await services.undeclared_agents.list_() if with_undeclared else ()
     if as_json:
-        print_json([_fields(agent) for agent in agents])
+        shown: dict[str, object] = {"agents": [_fields(agent) for agent in agents], "next_cursor": None}
+        print_json(shown | ({"undeclared": [*map(_undeclared_fields, others)]} if with_undeclared else {}))
         return
-    rows = [(a.name, a.health.status, a.default_model, "; ".join(a.missing) or a.description) for a in agents]
+    rows = [(a.name, str(a.health.status), a.default_model, "; ".join(a.missing) or a.description) for a in agents]
+    rows += [(a.name, _UNDECLARED, None, f"no file declares it; `agents remove {a.name}` removes it") for a in others]
     table(("AGENT", "STATUS", "MODEL", "MISSING OR ABOUT"), rows)
 
 
@@ -109,7 +143,7 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
     """Print one agent with its models."""
     agent = await services.agents.get(services.principal, name)
     if as_json:
-        print_json(_fields(agent))
+        print_json({"agent": _fields(agent), "models": [_model_fields(model) for model in agent.models]})
         return
     print_out(f"{agent.name} ({agent.backend}): {agent.description}")
     print_out(f"status: {agent.health.status}" + (f", {agent.health.last_error}" if agent.health.last_error else ""))
@@ -117,18 +151,27 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
         print_out(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
         print_out(f"missing: {lack}")
-    table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M", "DESCRIPTION"), [model_row(model) for model in agent.models])
+    traffic = agent.traffic
+    if traffic.latency_p50 is not None:
+        print_out(f"typical answer: {traffic.latency_p50.total_seconds():.1f} s")
+    if traffic.cost_p50_usd is not None:
+        print_out(f"typical cost: ${traffic.cost_p50_usd:f}")
+    table((*MODEL_COLUMNS, "DESCRIPTION"), [model_row(model) for model in agent.models])
+
+
+def _undeclared_fields(agent: AgentRow) -> dict[str, object]:
+    return {"name": agent.name, "backend": agent.backend, "description": agent.description}
 
 
 def _fields(agent: AgentView) -> dict[str, object]:
-    return {
-        "name": agent.name,
-        "backend": agent.backend,
-        "backend_reason": agent.backend_reason,
-        "description": agent.description,
-        "enabled": agent.enabled,
-        "status": str(agent.health.status),
-        "missing": list(agent.missing),
-        "default_model": agent.default_model,
-        "models": [model_json(model) for model in agent.models],
-    }
+    """Serialize an agent as the tool `list_agents` does."""
+    out = import_module("agentapi_mcp.presentation.agents")  # slow to import, and a table needs none
+    fields: dict[str, object] = out.agent_out(agent).model_dump(mode="json")
+    return fields
+
+
+def _model_fields(model: ModelView) -> dict[str, object]:
+    """Serialize a model as the tool `list_models` does."""
+    out = import_module("agentapi_mcp.presentation.agents")
+    fields: dict[str, object] = out.model_out(model).model_dump(mode="json")
+    return fields

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from uuid import UUID
 
@@ -9,12 +10,16 @@ import click
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import environment, load_settings
+from agentapi_mcp.presentation.values import local_time
+from agentapi_mcp.settings import Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -40,9 +45,9 @@ class Since(click.ParamType[datetime]):
         return moment if moment.tzinfo is not None else moment.astimezone()
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @click.option("--since", type=Since(), help="Since 30m, 12h, 7d or 2w ago, or since a date.")
-@click.option("--user", "user_id", type=click.UUID, metavar="USER_ID", help="Of this user only.")
+@click.option("--user", metavar="ID|EMAIL", help="Of this user only.")
 @click.option("--action", type=click.Choice([str(action) for action in AuditAction]), metavar="NAME", help="Only this.")
 @click.option("--outcome", type=click.Choice([str(outcome) for outcome in AuditOutcome]))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
@@ -53,7 +58,7 @@ def audit(  # noqa: PLR0913  # one for each option
     context: click.Context,
     *,
     since: datetime | None,
-    user_id: UUID | None,
+    user: str | None,
     action: str | None,
     outcome: str | None,
     limit: int,
@@ -61,29 +66,40 @@ def audit(  # noqa: PLR0913  # one for each option
     as_json: bool,
 ) -> None:
     """See what happened in your organisation, newest first: who, from where, what, and how it ended."""
-    event_filter = AuditFilter(
-        user_id=user_id and UserId(user_id),
-        action=None if action is None else AuditAction(action),
-        outcome=None if outcome is None else AuditOutcome(outcome),
-        since=since,
-    )
-    if context.invoked_subcommand is None:
-        run(lambda services, _: _list(services, event_filter, limit, as_json=as_json), org_id=org_id)
+    if context.invoked_subcommand is not None:
+        return
+
+    async def list_(services: Services, _settings: Settings) -> None:
+        event_filter = AuditFilter(
+            user_id=None if user is None else UserId(UUID(await member_id(services, user))),
+            action=None if action is None else AuditAction(action),
+            outcome=None if outcome is None else AuditOutcome(outcome),
+            since=since,
+        )
+        await _list(services, event_filter, limit, as_json=as_json)
+
+    run(list_, org_id=org_id)
 
 
 @audit.command()
-def prune() -> None:
+@json_option
+def prune(*, as_json: bool) -> None:
     """Drop the months that are older than AGENTAPI_AUDIT_RETENTION_DAYS, as the owner of the tables."""
-    guarded(_prune)
+    guarded(partial(_prune, as_json=as_json))
 
 
-async def _prune() -> None:
+async def _prune(*, as_json: bool) -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
     maintenance = import_module("agentapi_mcp.app.maintenance")  # slow to import, needed only here
     dropped: tuple[str, ...] = await maintenance.prune_audit_log(settings, environment())
-    months = ", ".join(month.replace("_", "-") for month in dropped)
-    print_out(f"Dropped: {months}." if dropped else f"No month is older than {settings.audit_retention_days} days.")
+    months = [month.replace("_", "-") for month in dropped]
+    if as_json:
+        print_json({"dropped": months, "retention_days": settings.audit_retention_days})
+    elif months:
+        print_out(f"Dropped: {', '.join(months)}.")
+    else:
+        print_out(f"No month is older than {number_of(settings.audit_retention_days, 'day')}.")
 
 
 async def _list(services: Services, event_filter: AuditFilter, limit: int, *, as_json: bool) -> None:
@@ -94,9 +110,9 @@ async def _list(services: Services, event_filter: AuditFilter, limit: int, *, as
         page = await services.audit.list_(services.principal, event_filter, cursor=page.next_cursor, limit=left)
         events += page.items
     if as_json:
-        print_json([event_json(event) for event in events])
+        print_json({"events": [event_json(event) for event in events], "next_cursor": page.next_cursor})
         return
-    table(("AT", "ACTION", "OUTCOME", "USER", "FROM", "TARGET", "DETAILS"), [_row(event) for event in events])
+    table(("TIME", "ACTION", "OUTCOME", "USER", "FROM", "TARGET", "DETAILS"), [_row(event) for event in events])
     if not events:
         print_err("No event fits.")
     if page.next_cursor is not None:
@@ -123,7 +139,7 @@ def event_json(event: AuditEvent) -> dict[str, object]:
 
 def _row(event: AuditEvent) -> tuple[object, ...]:
     return (
-        f"{event.at:%Y-%m-%d %H:%M:%S}",
+        local_time(event.at, seconds=True),
         event.action,
         event.outcome,
         event.user_id,

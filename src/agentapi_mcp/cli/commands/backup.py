@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.app import backups
-from agentapi_mcp.cli.consent import ask, counted, read_passphrase, size, yes_option
+from agentapi_mcp.cli.consent import ask, counted, read_passphrase, sealed, size, yes_option
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
 from agentapi_mcp.cli.progress import progress
+from agentapi_mcp.cli.signals import unwound_by_signals
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.settings import environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
@@ -29,10 +30,12 @@ def backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> None:
 async def _backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
+    backups.check_place(file)
     if await asyncio.to_thread(file.exists):
         ask(f"{file} is there already. Write over it?", yes=yes)
     passphrase = read_passphrase(is_new=True) if with_keys else None
-    with progress(f"Backing up {backups.place_name(settings, environment())}") as bar:
+    what = f"Backing up {backups.place_name(settings, environment())}"
+    with unwound_by_signals(), progress(what, is_lines=settings.screen_reader) as bar:
         made = await backups.make_backup(
             settings,
             environment(),
@@ -58,6 +61,6 @@ async def _backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> N
     print_err("Every message is in it in clear text; only you may read the file.")
     if made.secrets and not with_keys:
         print_err(
-            f"The master key is not in it, without which {len(made.secrets)} sealed keys and accounts cannot be "
-            "opened: keep it elsewhere, or make the backup with --with-keys."
+            f"The master key is not in it, without which {sealed([each.kind for each in made.secrets])} cannot "
+            "be opened: keep it elsewhere, or make the backup with --with-keys."
         )

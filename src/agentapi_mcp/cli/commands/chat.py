@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.completions import agent_names, model_names, session_ids
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, run
 from agentapi_mcp.core.catalogue.parameters import Parameters
@@ -17,9 +18,11 @@ from agentapi_mcp.telemetry import configure_logs
 
 @click.command()
 @click.argument("message", nargs=-1)
-@click.option("--agent", help="Which agent to ask; without it the first usable one.")
-@click.option("--model", help="Which of the agent's models.")
-@click.option("--session", "session_id", metavar="SESSION_ID", help="Go on with this session.")
+@click.option("--agent", shell_complete=agent_names, help="Which agent to ask; without it the first usable one.")
+@click.option("--model", shell_complete=model_names, help="Which of the agent's models.")
+@click.option(
+    "--session", "session_id", metavar="SESSION_ID", shell_complete=session_ids, help="Go on with this session."
+)
 @click.option("--continue", "newest", is_flag=True, help="Go on with the newest session.")
 @click.option("--system", "system_prompt", help="Instructions for this turn.")
 @click.option("--temperature", type=float)

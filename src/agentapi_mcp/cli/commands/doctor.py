@@ -10,6 +10,7 @@ from importlib import import_module
 import click
 
 from agentapi_mcp.base.durations import to_milliseconds
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import FAILED, guarded, print_json
 from agentapi_mcp.cli.terminal import print_labelled, print_out
@@ -67,9 +68,9 @@ def _summary(found: Sequence[Check]) -> str:
     counts = Counter(check.outcome for check in found)
     faults, warnings = counts[CheckOutcome.FAULT], counts[CheckOutcome.WARNING]
     if faults:
-        return f"{faults} fault{'s' if faults > 1 else ''}; see `mend` above."
+        return f"{number_of(faults, 'fault')}; see `mend` above."
     if warnings:
-        return f"Everything works, with {warnings} warning{'s' if warnings > 1 else ''}."
+        return f"Everything works, with {number_of(warnings, 'warning')}."
     return "Everything works."
 
 

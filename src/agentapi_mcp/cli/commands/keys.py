@@ -1,10 +1,13 @@
 """The commands for API keys."""
 
 import sys
+from dataclasses import replace
 
 import click
 from pydantic import SecretStr
 
+from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.ids import KEY, find_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.questions import ask_secret
@@ -12,14 +15,15 @@ from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.credentials import key_json
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 _MAX_CHARACTERS = 100_000  # a bound on what is read of a pipe; the core checks the length of a key
 _ORGANIZATION = click.option("--organization", is_flag=True, help="The organisation's, for all of its members.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def keys() -> None:
     """Keep API keys of your own, used instead of the server's."""
 
@@ -29,13 +33,14 @@ def keys() -> None:
 @click.option("--model", help="For this model only.")
 @click.option("--name", help="What to call it; without it, by provider and model.")
 @_ORGANIZATION
-def keys_add(provider: str, model: str | None, name: str | None, *, organization: bool) -> None:
+@json_option
+def keys_add(provider: str, model: str | None, name: str | None, *, organization: bool, as_json: bool) -> None:
     """Add a key for PROVIDER: entered at a hidden prompt, or from a pipe; never an argument, which others could see."""
     new = NewApiKey(provider=provider, value=_read_key(), model=model, name=name)
 
     async def add(services: Services, _settings: Settings) -> None:
         key = await services.api_keys.add(services.principal, new, organization=organization)
-        print_err(f"Added {_describe(key)}. It is used from the next message on.")
+        _print(key, f"Added {_describe(key)}. It is used from the next message on.", as_json=as_json)
 
     run(add)
 
@@ -49,7 +54,7 @@ def keys_list(*, organization: bool, as_json: bool) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.api_keys.list_(services.principal, organization=organization)
         if as_json:
-            print_json([key_json(key) for key in found])
+            print_json({"keys": [key_json(key) for key in found]})
             return
         columns = ("NAME", "PROVIDER", "MODEL", "KEY", "STATE", "LAST USED", "ID")
         table(columns, [_row(key) for key in found])
@@ -62,12 +67,14 @@ def keys_list(*, organization: bool, as_json: bool) -> None:
 @keys.command("remove")
 @click.argument("which", metavar="ID|NAME")
 @_ORGANIZATION
-def keys_remove(which: str, *, organization: bool) -> None:
+@json_option
+def keys_remove(which: str, *, organization: bool, as_json: bool) -> None:
     """Remove a key for good."""
 
     async def remove(services: Services, _settings: Settings) -> None:
-        key = await services.api_keys.remove(services.principal, which, organization=organization)
-        print_err(f"Removed {_describe(key)}.")
+        found = await _find(services, which, organization=organization)
+        key = await services.api_keys.remove(services.principal, found, organization=organization)
+        _print(key, f"Removed {_describe(key)}.", as_json=as_json)
 
     run(remove)
 
@@ -75,25 +82,43 @@ def keys_remove(which: str, *, organization: bool) -> None:
 @keys.command("deactivate")
 @click.argument("which", metavar="ID|NAME")
 @_ORGANIZATION
-def keys_deactivate(which: str, *, organization: bool) -> None:
+@json_option
+def keys_deactivate(which: str, *, organization: bool, as_json: bool) -> None:
     """Keep a key, and do not use it."""
-    _set_active(which, organization=organization, active=False)
+    _set_active(which, organization=organization, active=False, as_json=as_json)
 
 
 @keys.command("activate")
 @click.argument("which", metavar="ID|NAME")
 @_ORGANIZATION
-def keys_activate(which: str, *, organization: bool) -> None:
+@json_option
+def keys_activate(which: str, *, organization: bool, as_json: bool) -> None:
     """Use a key again."""
-    _set_active(which, organization=organization, active=True)
+    _set_active(which, organization=organization, active=True, as_json=as_json)
 
 
-def _set_active(which: str, *, organization: bool, active: bool) -> None:
+def _set_active(which: str, *, organization: bool, active: bool, as_json: bool) -> None:
     async def change(services: Services, _settings: Settings) -> None:
-        key = await services.api_keys.set_active(services.principal, which, active=active, organization=organization)
-        print_err(f"{'Used again' if active else 'Not used any more'}: {_describe(key)}.")
+        found = await _find(services, which, organization=organization)
+        key = await services.api_keys.set_active(services.principal, found, active=active, organization=organization)
+        key = replace(key, active=active)
+        _print(key, f"{'Used again' if active else 'Not used any more'}: {_describe(key)}.", as_json=as_json)
 
     run(change)
+
+
+async def _find(services: Services, which: str, *, organization: bool) -> str:
+    """Return the id of the key of this name, or whose id is this or begins or ends so."""
+    keys = await services.api_keys.list_(services.principal, organization=organization)
+    named = [str(key.id) for key in keys if key.name == which]
+    return named[0] if named else find_id([str(key.id) for key in keys], which, KEY)
+
+
+def _print(key: ApiKey, said: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(key_json(key))
+    else:
+        print_err(said)
 
 
 def _read_key() -> SecretStr:
@@ -118,21 +143,6 @@ def _row(key: ApiKey) -> tuple[object, ...]:
         key.model or "all",
         "hidden" if key.last_four is None else f"…{key.last_four}",
         "active" if key.active else "not used",
-        "never" if key.last_used_at is None else f"{key.last_used_at:%Y-%m-%d %H:%M}",
+        "never" if key.last_used_at is None else local_time(key.last_used_at),
         key.id,
     )
-
-
-def key_json(key: ApiKey) -> dict[str, object]:
-    """Return a key for programs, without its value."""
-    return {
-        "id": str(key.id),
-        "name": key.name,
-        "whose": str(key.owner.key_source),
-        "provider": key.provider,
-        "model": key.model,
-        "last_four": key.last_four,
-        "active": key.active,
-        "created_at": moment(key.created_at),
-        "last_used_at": key.last_used_at and moment(key.last_used_at),
-    }

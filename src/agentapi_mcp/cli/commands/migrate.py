@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import click
 
@@ -16,9 +18,11 @@ from agentapi_mcp.app.maintenance import (
 )
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import listed
-from agentapi_mcp.cli.outputs import guarded, table
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import guarded, print_json, table
 from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.terminal import print_out
+from agentapi_mcp.presentation.values import local_time, moment
 from agentapi_mcp.settings import Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
@@ -33,35 +37,57 @@ from agentapi_mcp.telemetry import configure_logs
     help="Let signed-in users read only the columns that the program needs; or again all that hold no secrets.",
 )
 @click.option("--yes", "confirmed", is_flag=True, help="Do not ask before creating tables beside those of others.")
-def migrate(
-    *, only_status: bool, dry_run: bool, grant_to: str | None, narrow_columns: bool | None, confirmed: bool
-) -> None:
+@json_option
+def migrate(*, only_status: bool, dry_run: bool, as_json: bool, **values: Any) -> None:  # noqa: ANN401  # click checked them
     """Bring the database to this version."""
+    options = _Options(**values, as_json=as_json)
     if only_status:
-        guarded(_print_status)
-    elif dry_run:
-        guarded(partial(_preview, grant_to, narrow_columns=narrow_columns))
+        guarded(partial(_print_status, as_json=as_json))
     else:
-        guarded(partial(_migrate, grant_to, narrow_columns=narrow_columns, confirmed=confirmed))
+        guarded(partial(_preview if dry_run else _migrate, options))
 
 
-async def _print_status() -> None:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """Options of a migration, or of what shows it."""
+
+    grant_to: str | None
+    narrow_columns: bool | None
+    confirmed: bool
+    as_json: bool
+
+
+async def _print_status(*, as_json: bool) -> None:
     states = await migration_states(_settings(), environment())
-    table(("MIGRATION", "APPLIED", "NOTE"), [(s.id, s.applied_at or "not yet", s.note or "") for s in states])
-
-
-async def _preview(grant_to: str | None, *, narrow_columns: bool | None) -> None:
-    _print_preview(
-        await preview_migration(_settings(), environment(), grant_to=grant_to, narrow_columns=narrow_columns)
+    if as_json:
+        applied = [{"id": s.id, "applied_at": s.applied_at and moment(s.applied_at), "note": s.note} for s in states]
+        print_json({"migrations": applied})
+        return
+    table(
+        ("MIGRATION", "APPLIED", "NOTE"),
+        [(s.id, "not yet" if s.applied_at is None else local_time(s.applied_at), s.note or "") for s in states],
     )
 
 
-async def _migrate(grant_to: str | None, *, narrow_columns: bool | None, confirmed: bool) -> None:
-    settings = _settings()
-    others = None if confirmed else await other_tables(settings, environment())
+async def _preview(options: _Options) -> None:
+    plan = await preview_migration(
+        _settings(), environment(), grant_to=options.grant_to, narrow_columns=options.narrow_columns
+    )
+    if options.as_json:
+        print_json(asdict(plan))
+    else:
+        _print_preview(plan)
+
+
+async def _migrate(options: _Options) -> None:
+    settings, grant_to = _settings(), options.grant_to
+    others = None if options.confirmed else await other_tables(settings, environment())
     if others is not None:
         _ask(others)
-    done = await migrate_database(settings, environment(), grant_to=grant_to, narrow_columns=narrow_columns)
+    done = await migrate_database(settings, environment(), grant_to=grant_to, narrow_columns=options.narrow_columns)
+    if options.as_json:
+        print_json(asdict(done) | {"granted_to": grant_to})
+        return
     print_out(f"Applied: {', '.join(done.migrations)}" if done.migrations else "The database is up to date.")
     if done.added:
         print_out(f"Added, since it was missing: {', '.join(done.added)}.")

@@ -5,19 +5,23 @@ from importlib import import_module
 
 import click
 
-from agentapi_mcp.cli.models import model_json, model_row
+from agentapi_mcp.base.paging import read_all
+from agentapi_mcp.cli.completions import agent_names
+from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.models import MODEL_COLUMNS, model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
+from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.services import Services
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def models() -> None:
     """See which models there are, and bring what the provider's list says of them."""
 
 
 @models.command("list")
-@click.option("--agent", help="Of this agent only.")
+@click.option("--agent", shell_complete=agent_names, help="Of this agent only.")
 @json_option
 def models_list(agent: str | None, *, as_json: bool) -> None:
     """List the models of every agent, with context window and prices."""
@@ -25,21 +29,24 @@ def models_list(agent: str | None, *, as_json: bool) -> None:
 
 
 @models.command("sync")
-@click.argument("agent")
+@click.argument("agent", shell_complete=agent_names)
 @click.option("--all", "adds_all", is_flag=True, help="Add every other model of the list, too.")
 @click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
 @click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")
-def models_sync(agent: str, *, adds_all: bool, yes: bool, dry_run: bool) -> None:
+@json_option
+def models_sync(agent: str, *, adds_all: bool, **consent: bool) -> None:
     """Bring context windows, output limits and prices from the provider's own list into the configuration file."""
     sync = import_module("agentapi_mcp.cli.model_sync")  # slow to import, and the help needs it not
-    guarded(partial(sync.sync_models, agent, adds_all=adds_all, yes=yes, dry_run=dry_run))
+    guarded(partial(sync.sync_models, agent, adds_all=adds_all, consent=sync.Consent(**consent)))
 
 
 async def _list_models(services: Services, agent: str | None, *, as_json: bool) -> None:
     """Print the models of all agents, or of one."""
-    models = (await services.agents.models(services.principal, agent=agent, limit=500)).items
+    models = await read_all(lambda cursor: services.agents.models(services.principal, agent=agent, cursor=cursor))
     if as_json:
-        print_json([model_json(model) for model in models])
+        out = import_module("agentapi_mcp.presentation.agents")  # slow to import, and a table needs none
+        print_json({"models": [out.model_out(model).model_dump(mode="json") for model in models], "next_cursor": None})
         return
-    rows = [(model.agent, *model_row(model)) for model in models]
-    table(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M", "DESCRIPTION"), rows)
+    table(("AGENT", *MODEL_COLUMNS, "DESCRIPTION"), [(model.agent, *model_row(model)) for model in models])
+    if not models:
+        print_err("There is no model.")

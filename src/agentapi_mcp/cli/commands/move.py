@@ -12,6 +12,7 @@ from agentapi_mcp.cli.consent import ask, counted, yes_option
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
 from agentapi_mcp.cli.progress import progress
+from agentapi_mcp.cli.signals import unwound_by_signals
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.settings import environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
@@ -39,19 +40,13 @@ async def _move(url: str, grant_to: str | None, *, yes: bool, as_json: bool) -> 
     others = await tables_of_others(target)
     there = await backups.look_at(target)
     if there:
-        raise ConflictError(
-            f"There is {counted(there)} in that database already: move to an empty one. Nothing was changed."
-        )
+        raise ConflictError(f"In that database already: {counted(there)}. Move to an empty one. Nothing was changed.")
     beside = "" if others is None else f" beside the tables of other programs there ({others.examples})"
-    print_err(f"There is {counted(source.rows)} in {source.name}. All of it is copied to the database of --to{beside}.")
+    print_err(f"In {source.name}: {counted(source.rows)}. All of it is copied to the database of --to{beside}.")
     ask("What is here stays as it is. Go on?", yes=yes)
-    with progress("Reading") as reading, progress("Writing") as writing:
+    with unwound_by_signals(), progress("Moving", is_lines=settings.screen_reader) as bar:
         done = await backups.move(
-            settings,
-            environment(),
-            target,
-            lambda step: reading.show(step.done, step.total, step.table),
-            lambda step: writing.show(step.done, step.total, step.table),
+            settings, environment(), target, lambda step: bar.show(step.done, step.total, step.table)
         )
     if as_json:
         print_json(restored_json(done))
@@ -62,6 +57,7 @@ async def _move(url: str, grant_to: str | None, *, yes: bool, as_json: bool) -> 
         "Now set AGENTAPI_DATABASE_URL wherever the program is started, in each client too, and run "
         "`agentapi-mcp doctor`."
     )
+    print_err("A client without it goes on with the old database, and what it writes there stays there.")
     if done.secrets:
         print_err("Sealed keys and accounts are there as they were: the program needs the same AGENTAPI_MASTER_KEY.")
     print_lost(done)

@@ -8,27 +8,35 @@ import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.organizations import describe_limits, describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import (
+    describe_limits,
+    describe_size,
+    describe_undeclared,
+    describe_usage,
+    organization_out,
+)
 
 _LISTS = ("allowed_agents", "allowed_models")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def organization() -> None:
     """See and set what holds for everybody in your organisation."""
 
 
 @organization.command("create")
 @click.argument("name")
-def organization_create(name: str) -> None:
+@json_option
+def organization_create(name: str, *, as_json: bool) -> None:
     """Make another organisation, which you own, and print its id."""
-    run(lambda services, _: _create_organization(services, name))
+    run(lambda services, _: _create_organization(services, name, as_json=as_json))
 
 
 @organization.command("show")
@@ -43,17 +51,19 @@ def organization_show(*, as_json: bool, org_id: UUID | None) -> None:
 @click.argument("name")
 @click.argument("values", nargs=-1, required=True)
 @in_organization
-def organization_set(name: str, values: tuple[str, ...], org_id: UUID | None) -> None:
+@json_option
+def organization_set(name: str, values: tuple[str, ...], org_id: UUID | None, *, as_json: bool) -> None:
     """Set NAME; allowed_agents and allowed_models take several VALUES."""
-    run(lambda services, _: _set_organization(services, name, values), org_id=org_id)
+    run(lambda services, _: _set_organization(services, name, values, as_json=as_json), org_id=org_id)
 
 
 @organization.command("unset")
 @click.argument("names", nargs=-1, required=True)
 @in_organization
-def organization_unset(names: tuple[str, ...], org_id: UUID | None) -> None:
+@json_option
+def organization_unset(names: tuple[str, ...], org_id: UUID | None, *, as_json: bool) -> None:
     """Take settings back."""
-    run(lambda services, _: _unset_organization(services, names), org_id=org_id)
+    run(lambda services, _: _unset_organization(services, names, as_json=as_json), org_id=org_id)
 
 
 # A negative number is no option, and is refused with what is right.
@@ -62,16 +72,21 @@ def organization_unset(names: tuple[str, ...], org_id: UUID | None) -> None:
 @click.argument("most", required=False)
 @click.option("--none", "is_removed", is_flag=True, help="No limit any more.")
 @click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours.")
-def organization_limit(name: str, most: str | None, *, is_removed: bool, org_id: UUID | None) -> None:
+@json_option
+def organization_limit(name: str, most: str | None, *, is_removed: bool, org_id: UUID | None, as_json: bool) -> None:
     """Bound it, as the operator: NAME is max_conversations, max_running_turns or max_running_bytes."""
     if (most is None) != is_removed:
         raise click.UsageError("Say how much, or --none for no limit.")
-    run(lambda services, _: _limit_organization(services, org_id, name, most))
+    run(lambda services, _: _limit_organization(services, org_id, name, most, as_json=as_json))
 
 
-async def _create_organization(services: Services, name: str) -> None:
+async def _create_organization(services: Services, name: str, *, as_json: bool) -> None:
     """Create an organisation and print its id; stdout has only the id, for scripts."""
-    print_out(str(await services.memberships.create_organization(services.principal, name)))
+    id_ = str(await services.memberships.create_organization(services.principal, name))
+    if as_json:
+        print_json({"id": id_, "name": name.strip()})
+    else:
+        print_out(id_)
     print_err("You own it. Invite people with `agentapi-mcp members invite EMAIL --org` and this id.")
 
 
@@ -80,24 +95,30 @@ async def _show_organization(services: Services, *, as_json: bool) -> None:
     _print(await services.organizations.get(services.principal), as_json=as_json)
 
 
-async def _set_organization(services: Services, name: str, values: Sequence[str]) -> None:
+async def _set_organization(services: Services, name: str, values: Sequence[str], *, as_json: bool) -> None:
     """Set one setting."""
     try:
         changed = await services.organizations.change(services.principal, {name: _value(name, values)})
     except InvalidRequestError as exc:  # here a setting is no option, such as --max-tokens
         raise InvalidRequestError(str(exc), next_step=exc.next_step) from None
-    _print(changed, as_json=False)
+    _print(changed, as_json=as_json)
 
 
-async def _unset_organization(services: Services, names: Sequence[str]) -> None:
+async def _unset_organization(services: Services, names: Sequence[str], *, as_json: bool) -> None:
     """Reset settings to their defaults."""
-    _print(await services.organizations.change(services.principal, dict.fromkeys(names)), as_json=False)
+    _print(await services.organizations.change(services.principal, dict.fromkeys(names)), as_json=as_json)
 
 
-async def _limit_organization(services: Services, org_id: UUID | None, name: str, most: str | None) -> None:
+async def _limit_organization(
+    services: Services, org_id: UUID | None, name: str, most: str | None, *, as_json: bool
+) -> None:
     """Set a limit, or remove it."""
     target = services.principal.org_id if org_id is None else OrgId(org_id)
-    await services.organizations.limit(services.principal, target, name, None if most is None else _count(name, most))
+    bound = None if most is None else _count(name, most)
+    await services.organizations.limit(services.principal, target, name, bound)
+    if as_json:
+        print_json({"org_id": str(target), "name": name, "most": bound})
+        return
     print_err(f"From the next message on, {name} is {'without a limit' if most is None else most}.")
 
 
@@ -127,7 +148,7 @@ def _print(organization: Organization, *, as_json: bool) -> None:
         return
     numbers = out.numbers
     print_out(f"{out.name} ({out.id})")
-    print_out(f"{numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages")
+    print_out(describe_size(numbers))
     turns = ", ".join(f"{count} {status}" for status, count in sorted(numbers.turns.items())) or "no turns"
     print_out(f"last 30 days: {turns}; {describe_usage(numbers)}")
     settings = out.settings.model_dump()
@@ -135,5 +156,5 @@ def _print(organization: Organization, *, as_json: bool) -> None:
         value = settings[name]
         shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]  # as pydantic dumped it
         print_out(f"{name}: {shown}")
-    for limit in describe_limits(out.limits):
-        print_out(limit)
+    for line in (*describe_undeclared(out.undeclared_agents), *describe_limits(out.limits)):
+        print_out(line)

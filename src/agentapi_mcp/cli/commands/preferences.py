@@ -2,6 +2,7 @@
 
 import click
 
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_out
@@ -13,7 +14,7 @@ from agentapi_mcp.settings import Settings
 _CLIENT = click.option("--client", metavar="NAME", help="The MCP client; needed only where you have several.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def preferences() -> None:
     """See and set what you take in each of your MCP clients."""
 
@@ -26,7 +27,7 @@ def preferences_show(*, as_json: bool) -> None:
     async def show(services: Services, _settings: Settings) -> None:
         chosen = await services.clients.list_(services.principal)
         if as_json:
-            print_json([preferences_out(one).model_dump(mode="json") for one in chosen])
+            print_json({"clients": [preferences_out(one).model_dump(mode="json") for one in chosen]})
             return
         if not chosen:
             print_out("No MCP client of yours has been here in the last thirty days.")
@@ -40,27 +41,33 @@ def preferences_show(*, as_json: bool) -> None:
 @_CLIENT
 @click.argument("name")
 @click.argument("value")
-def preferences_set(name: str, value: str, client: str | None) -> None:
+@json_option
+def preferences_set(name: str, value: str, client: str | None, *, as_json: bool) -> None:
     """Set NAME to VALUE.
 
     NAME is default_agent, default_model, AGENT.enabled (true or false), AGENT.model, AGENT.temperature,
     AGENT.max_tokens or AGENT.system_prompt.
     """
-    _change(name, value, client)
+    _change(name, value, client, as_json=as_json)
 
 
 @preferences.command("unset")
 @_CLIENT
 @click.argument("name")
-def preferences_unset(name: str, client: str | None) -> None:
+@json_option
+def preferences_unset(name: str, client: str | None, *, as_json: bool) -> None:
     """Take NAME back."""
-    _change(name, None, client)
+    _change(name, None, client, as_json=as_json)
 
 
-def _change(name: str, value: str | None, client: str | None) -> None:
+def _change(name: str, value: str | None, client: str | None, *, as_json: bool) -> None:
     async def change(services: Services, _settings: Settings) -> None:
         found = await services.clients.find_client(services.principal, client)
-        _print(await services.clients.change(services.principal, found, name, value))
+        changed = await services.clients.change(services.principal, found, name, value)
+        if as_json:
+            print_json(preferences_out(changed).model_dump(mode="json"))
+        else:
+            _print(changed)
 
     run(change)
 

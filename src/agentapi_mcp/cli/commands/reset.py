@@ -35,7 +35,7 @@ async def _reset(*, yes: bool, as_json: bool) -> None:
     rows = await _rows(settings, is_embedded=embedded)
     on_disk = homes.data_size(settings, environment()) if embedded else None
     what = f", {size(on_disk)} on disk" if on_disk is not None else ""
-    print_err(f"There is {counted(rows)} in {place}{what}. All of it will go, for good.")
+    print_err(f"In {place}: {counted(rows)}{what}. All of it will go, for good.")
     ask("`agentapi-mcp backup FILE` keeps it. Remove it all?", yes=yes)
     if embedded:
         await asyncio.to_thread(homes.remove_data, settings, environment())

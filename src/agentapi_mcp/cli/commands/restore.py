@@ -1,6 +1,6 @@
 """`agentapi-mcp restore`: load a backup into an empty place, or in place of what is there."""
 
-import os
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -8,12 +8,14 @@ import click
 
 from agentapi_mcp.app import backups
 from agentapi_mcp.app.backups import Restored
-from agentapi_mcp.base.errors import ConflictError, InvalidRequestError
-from agentapi_mcp.cli.consent import ask, counted, read_passphrase, yes_option
+from agentapi_mcp.base.errors import ConflictError
+from agentapi_mcp.cli.consent import ask, counted, read_passphrase, sealed, yes_option
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
 from agentapi_mcp.cli.progress import progress
+from agentapi_mcp.cli.signals import unwound_by_signals
 from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
@@ -36,15 +38,14 @@ async def _restore(file: Path, *, replace: bool, keys_to: Path | None, yes: bool
         backups.check_version(backup)
         keys = None
         if keys_to is not None:
-            _check_new(keys_to)
-            keys = await backups.unseal_keys(backup, read_passphrase(is_new=False))
+            backups.check_new(keys_to)
+            passphrase = read_passphrase(is_new=False)
+            keys = backups.KeysFile(keys_to, await backups.unseal_keys(backup, passphrase))
         await _agree(settings, replace=replace, yes=yes)
-        with progress(f"Restoring {file}") as bar:
+        with unwound_by_signals(), progress(f"Restoring {file}", is_lines=settings.screen_reader) as bar:
             done = await backups.restore(
-                settings, environment(), backup, lambda step: bar.show(step.done, step.total, step.table), keys=keys
+                settings, environment(), backup, lambda step: bar.show(step.done, step.total, step.table), keys
             )
-        if keys is not None and keys_to is not None:
-            _write_keys(keys_to, keys)
     if as_json:
         print_json(restored_json(done, keys_to))
     else:
@@ -55,20 +56,23 @@ async def _agree(settings: Settings, *, replace: bool, yes: bool) -> None:
     place = await backups.look(settings, environment())
     if not place.rows:
         return
-    what = f"There is {counted(place.rows)} in {place.name}"
+    what = f"In {place.name}: {counted(place.rows)}."
     if not replace:
-        raise ConflictError(f"{what}: --replace restores the backup in place of that. Nothing was changed.")
-    ask(f"{what}. All of it will go, and the backup takes its place. Go on?", yes=yes)
+        raise ConflictError(f"{what} --replace restores the backup in place of that. Nothing was changed.")
+    ask(f"{what} All of it will go, and the backup takes its place. Go on?", yes=yes)
 
 
 def _print(done: Restored, keys_to: Path | None) -> None:
     """Say what was loaded, and what is lost."""
     rows = {table.name: table.rows for table in done.manifest.tables}
-    print_out(f"Restored what was there on {done.manifest.made_at}: {counted(rows)}.")
+    made_at = local_time(datetime.fromisoformat(done.manifest.made_at), seconds=True)
+    print_out(f"Restored what was there on {made_at}: {counted(rows)}.")
     if done.config is not None:
         print_out(f"The configuration file is {done.config}.")
     if done.kept_config is not None:
         print_err(f"{done.kept_config} was kept; the backup has another agentapi.toml, which unzip(1) takes out.")
+    if done.config_fault is not None:
+        print_err(f"{done.config_fault}; the backup has the configuration file, which unzip(1) takes out.")
     if keys_to is not None:
         print_out(
             f"The master keys are in {keys_to}: set AGENTAPI_MASTER_KEY_FILE={keys_to} where the server is started."
@@ -94,6 +98,7 @@ def restored_json(done: Restored, keys_to: Path | None = None) -> dict[str, obje
         ],
         "configuration_file": done.config and str(done.config),
         "kept_configuration_file": done.kept_config and str(done.kept_config),
+        "configuration_file_error": done.config_fault,
         "master_keys_file": keys_to and str(keys_to),
     }
 
@@ -102,28 +107,10 @@ def print_lost(done: Restored) -> None:
     """Name what no master key opens, and what can be done."""
     if not done.lost:
         return
-    print_err(f"No master key here opens {len(done.lost)} of {len(done.secrets)} sealed keys and accounts:")
+    print_err(f"No master key here opens {sealed([each.kind for each in done.lost])}:")
     for each in done.lost:
         print_err(f"  the {each.kind} {each.name!r} for {each.provider}, of {each.whose} (master key {each.key_id!r})")
     way = "restore again with --keys-to FILE, or set" if done.manifest.master_keys else "set"
     print_err(
         f"To use them, {way} AGENTAPI_MASTER_KEY to the one that sealed them; else their owners bring them again."
     )
-
-
-def _check_new(path: Path) -> None:
-    if path.exists():
-        raise ConflictError(f"{path} is there already: name a new file for the master keys.")
-    if not path.parent.is_dir():
-        raise InvalidRequestError(f"{path.parent} is no directory: name a new file for the master keys elsewhere.")
-
-
-def _write_keys(path: Path, keys: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{keys}\n")
-    except OSError as exc:
-        raise InvalidRequestError(
-            f"All but the master keys was restored: {path} cannot be written ({exc.strerror})."
-        ) from exc

@@ -1,33 +1,36 @@
 """The commands for sessions."""
 
 import asyncio
-import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli import completions
+from agentapi_mcp.cli.consent import ask
 from agentapi_mcp.cli.found_sessions import find_session, session_ids, whole_transcript
+from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
-from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def sessions() -> None:
     """Find, read, export, rename and delete conversations."""
 
 
 @sessions.command("list")
-@click.option("--agent", help="Of this agent only.")
+@click.option("--agent", shell_complete=completions.agent_names, help="Of this agent only.")
 @click.option("--query", help="Search titles and the first 500 characters of first messages.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @json_option
@@ -37,41 +40,48 @@ def sessions_list(agent: str | None, query: str | None, limit: int, *, as_json: 
 
 
 @sessions.command("show")
-@click.argument("session_id")
-def sessions_show(session_id: str) -> None:
+@click.argument("session_id", shell_complete=completions.session_ids)
+@json_option
+def sessions_show(session_id: str, *, as_json: bool) -> None:
     """Print a session's transcript with the bill of each answer."""
-    run(lambda services, _: _export_session(services, session_id, "markdown", None))
+    run(lambda services, _: _show_session(services, session_id, as_json=as_json))
 
 
 @sessions.command("export")
-@click.argument("session_id")
+@click.argument("session_id", shell_complete=completions.session_ids)
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
 @click.option("-o", "--output", type=FILE, help="A file; stdout without it.")
-def sessions_export(session_id: str, form: str, output: Path | None) -> None:
-    """Write a session's transcript."""
-    run(lambda services, _: _export_session(services, session_id, form, output))
+@json_option
+def sessions_export(session_id: str, form: str, output: Path | None, *, as_json: bool) -> None:
+    """Write a session's transcript; with --json and a file, print what was written."""
+    run(lambda services, _: _export_session(services, session_id, form, output, as_json=as_json))
 
 
 @sessions.command("rename")
-@click.argument("session_id")
+@click.argument("session_id", shell_complete=completions.session_ids)
 @click.argument("title")
-def sessions_rename(session_id: str, title: str) -> None:
+@json_option
+def sessions_rename(session_id: str, title: str, *, as_json: bool) -> None:
     """Give a session another title."""
 
     async def rename(services: Services, _settings: Settings) -> None:
         found = await _find_session(services, session_id)
         await services.sessions.rename(services.principal, found, title)
-        print_err(f"Renamed {found}.")
+        if as_json:
+            print_json(_fields(await services.sessions.get(services.principal, found)))
+        else:
+            print_err(f"Renamed {found}.")
 
     run(rename)
 
 
 @sessions.command("delete")
-@click.argument("session_id")
+@click.argument("session_id", shell_complete=completions.session_ids)
 @click.option("--yes", "confirmed", is_flag=True, help="Do not ask.")
-def sessions_delete(session_id: str, *, confirmed: bool) -> None:
+@json_option
+def sessions_delete(session_id: str, *, confirmed: bool, as_json: bool) -> None:
     """Delete a session with its messages."""
-    run(lambda services, _: _delete_session(services, session_id, confirmed=confirmed))
+    run(lambda services, _: _delete_session(services, session_id, confirmed=confirmed, as_json=as_json))
 
 
 async def _list_sessions(
@@ -80,13 +90,13 @@ async def _list_sessions(
     """Print the newest sessions."""
     page = await services.sessions.list_(services.principal, agent=agent, query=query, limit=limit)
     if as_json:
-        print_json([_fields(session) for session in page.items])
+        print_json({"sessions": [_fields(session) for session in page.items], "next_cursor": page.next_cursor})
         return
     rows = [
-        (s.id, s.agent, s.message_count, s.last_message_at and f"{s.last_message_at:%Y-%m-%d %H:%M}", s.title)
+        (s.id, s.agent, s.message_count, s.last_message_at and local_time(s.last_message_at), s.title)
         for s in page.items
     ]
-    table(("SESSION", "AGENT", "MESSAGES", "LAST", "TITLE"), rows)
+    table(("SESSION", "AGENT", "MESSAGES", "LAST MESSAGE", "TITLE"), rows)
     if not rows:
         print_err("No session fits.")
     if page.next_cursor is not None:
@@ -98,32 +108,45 @@ async def _find_session(services: Services, text: str) -> str:
     return await find_session(partial(session_ids, services), text)
 
 
-async def _export_session(services: Services, session_id: str, form: str, out: Path | None) -> None:
+async def _show_session(services: Services, session_id: str, *, as_json: bool) -> None:
+    """Print a whole transcript, with times as the clock on the wall here shows them."""
+    transcript = await whole_transcript(services, await _find_session(services, session_id))
+    if as_json:
+        print_json(render_json(transcript))
+    else:
+        time = partial(local_time, seconds=True)
+        print_out(click.unstyle(render_markdown(transcript, time=time)), end="")
+
+
+async def _export_session(services: Services, session_id: str, form: str, out: Path | None, *, as_json: bool) -> None:
     """Write a whole transcript to a file, or to stdout."""
     transcript = await whole_transcript(services, await _find_session(services, session_id))
-    if form == "json" and out is None:
-        print_json(render_json(transcript))
+    if out is None:
+        if form == "json" or as_json:
+            print_json(render_json(transcript))
+        else:
+            print_out(click.unstyle(render_markdown(transcript)), end="")
         return
     text = click.unstyle(render_markdown(transcript)) if form == "markdown" else _json(transcript)
-    if out is None:
-        print_out(text, end="")
-    else:
-        try:
-            await asyncio.to_thread(out.write_text, text, encoding="utf-8")
-        except OSError as exc:
-            raise InvalidRequestError(f"{out} cannot be written: {exc.strerror}.") from exc
+    try:
+        await asyncio.to_thread(out.write_text, text, encoding="utf-8")
+    except OSError as exc:
+        raise InvalidRequestError(f"{out} cannot be written: {exc.strerror}.") from exc
+    if as_json:
+        print_json({"session_id": str(transcript.session.id), "file": str(out), "format": form})
 
 
-async def _delete_session(services: Services, session_id: str, *, confirmed: bool) -> None:
+async def _delete_session(services: Services, session_id: str, *, confirmed: bool, as_json: bool) -> None:
     """Delete a session, after confirmation."""
     found = await _find_session(services, session_id)
     session = await services.sessions.get(services.principal, found)
-    if not confirmed and not sys.stdin.isatty():
-        raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")
-    if not confirmed and not confirm(f"Delete “{session.title}” with {session.message_count} messages?", default=False):
-        raise click.Abort
+    count = number_of(session.message_count or 0, "message")
+    ask(f"Delete “{session.title}” with {count}?", yes=confirmed)
     await services.sessions.delete(services.principal, found)
-    print_err(f"Deleted {found}.")
+    if as_json:
+        print_json({"deleted": _fields(session)})
+    else:
+        print_err(f"Deleted {found}.")
 
 
 def _json(transcript: Transcript) -> str:
@@ -131,12 +154,7 @@ def _json(transcript: Transcript) -> str:
 
 
 def _fields(session: Session) -> dict[str, object]:
-    return {
-        "session_id": str(session.id),
-        "title": session.title,
-        "agent": session.agent,
-        "model": session.model,
-        "messages": session.message_count,
-        "created_at": moment(session.created_at),
-        "last_message_at": session.last_message_at and moment(session.last_message_at),
-    }
+    """Serialize a session as the tool `list_sessions` does."""
+    out = import_module("agentapi_mcp.presentation.sessions")  # slow to import, and a table needs none
+    fields: dict[str, object] = out.session_out(session).model_dump(mode="json")
+    return fields

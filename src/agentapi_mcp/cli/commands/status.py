@@ -10,6 +10,7 @@ from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, table
 from agentapi_mcp.cli.terminal import print_out
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.resident.control import ResidentServer, differences, find_servers
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.place import NoPlaceError, check_place
@@ -93,4 +94,4 @@ def _clients(server: ResidentServer) -> list[Sequence[object]]:
 
 def _time(value: object) -> str:
     """Return a time as the clock on the wall shows it."""
-    return "" if not isinstance(value, str) else f"{datetime.fromisoformat(value).astimezone():%Y-%m-%d %H:%M:%S}"
+    return "" if not isinstance(value, str) else local_time(datetime.fromisoformat(value), seconds=True)

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import FAILED, print_json
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -41,7 +42,7 @@ def _name(server: ResidentServer) -> str:
 def _print(stopped: list[ResidentServer], left: list[ResidentServer]) -> None:
     for server in stopped:
         turns = server.running_turns
-        ran = f"; it ran {turns} turn{'s' if turns > 1 else ''}, of which `turns list` tells the end" if turns else ""
+        ran = f"; it ran {number_of(turns, 'turn')}, of which `turns list` tells the end" if turns else ""
         print_out(f"Stopped: {_name(server)}{ran}.")
     for server in left:
         print_err(f"agentapi-mcp: {_name(server)} does not end: say --force. Its log is {server.place.log}.")

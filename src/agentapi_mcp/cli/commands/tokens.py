@@ -10,7 +10,8 @@ import click
 from typing_extensions import override
 
 from agentapi_mcp.base.clock import SystemClock
-from agentapi_mcp.base.errors import NotFoundError
+from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.ids import TOKEN, find_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -19,7 +20,8 @@ from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import NEEDS, TokenScope
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.credentials import scopes_of, token_json, toolsets_of
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -51,7 +53,7 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def tokens() -> None:
     """Make, list and revoke personal tokens, with which programs use the server over HTTP."""
 
@@ -98,8 +100,8 @@ def tokens_create(
             return
         print_out(made.secret)  # stdout has only the token, for scripts
         print_err(
-            f"The token {made.token.name!r} is not shown again. Until {made.token.expires_at:%Y-%m-%d %H:%M} UTC it "
-            f"may: {', '.join(_scopes_of(made.token))}. Send it as Authorization: Bearer."
+            f"The token {made.token.name!r} is not shown again. Until {local_time(made.token.expires_at)} it "
+            f"may: {', '.join(scopes_of(made.token))}. Send it as Authorization: Bearer."
         )
         for toolset, scopes_needed in sorted(_refused_toolsets(made.token)):
             print_err(
@@ -119,7 +121,7 @@ def tokens_list(*, as_json: bool, **target: UUID | None) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.personal_tokens.list_(services.principal)
         if as_json:
-            print_json([token_json(token) for token in found])
+            print_json({"tokens": [token_json(token) for token in found]})
             return
         table(("NAME", "TOKEN", "MAY", "EXPIRES", "LAST USED", "TOOLSETS", "ID"), [_row_of(token) for token in found])
         if not found:
@@ -131,28 +133,22 @@ def tokens_list(*, as_json: bool, **target: UUID | None) -> None:
 @tokens.command("revoke")
 @click.argument("which", metavar="ID|NAME")
 @_target_options
-def tokens_revoke(which: str, **target: UUID | None) -> None:
+@json_option
+def tokens_revoke(which: str, *, as_json: bool, **target: UUID | None) -> None:
     """End a token now."""
 
     async def revoke(services: Services, _settings: Settings) -> None:
         tokens = await services.personal_tokens.list_(services.principal)
-        found = [one for one in tokens if one.name == which] or [one for one in tokens if str(one.id) == which]
-        if not found:
-            raise NotFoundError(
-                f"There is no such token to revoke: {which}. `agentapi-mcp tokens list` shows those there are."
-            )
-        await services.personal_tokens.revoke(services.principal, str(found[0].id))
-        print_err(f"Revoked {found[0].name!r}. No request with it is answered any more.")
+        named = [one for one in tokens if one.name == which]
+        id_ = str(named[0].id) if named else find_id([str(one.id) for one in tokens], which, TOKEN)
+        token = next(one for one in tokens if str(one.id) == id_)
+        await services.personal_tokens.revoke(services.principal, id_)
+        if as_json:
+            print_json({"revoked": token_json(token)})
+        else:
+            print_err(f"Revoked {token.name!r}. No request with it is answered any more.")
 
     run(revoke, **target)
-
-
-def _scopes_of(token: PersonalToken) -> list[str]:
-    return [str(scope) for scope in TokenScope if scope in token.scopes]
-
-
-def _toolsets_of(token: PersonalToken) -> list[str] | None:
-    return None if token.toolsets is None else sorted(token.toolsets)
 
 
 def _refused_toolsets(token: PersonalToken) -> Iterator[tuple[str, str]]:
@@ -169,23 +165,9 @@ def _row_of(token: PersonalToken) -> tuple[object, ...]:
     return (
         token.name,
         f"…{token.last_four}",
-        " ".join(_scopes_of(token)),
-        f"{expired}{token.expires_at:%Y-%m-%d %H:%M}",
-        "never" if token.last_used_at is None else f"{token.last_used_at:%Y-%m-%d %H:%M}",
-        " ".join(_toolsets_of(token) or ["the server's"]),
+        " ".join(scopes_of(token)),
+        f"{expired}{local_time(token.expires_at)}",
+        "never" if token.last_used_at is None else local_time(token.last_used_at),
+        " ".join(toolsets_of(token) or ["the server's"]),
         token.id,
     )
-
-
-def token_json(token: PersonalToken) -> dict[str, object]:
-    """Return a token for programs, without its secret."""
-    return {
-        "id": str(token.id),
-        "name": token.name,
-        "last_four": token.last_four,
-        "scopes": _scopes_of(token),
-        "toolsets": _toolsets_of(token),
-        "created_at": moment(token.created_at),
-        "expires_at": moment(token.expires_at),
-        "last_used_at": token.last_used_at and moment(token.last_used_at),
-    }

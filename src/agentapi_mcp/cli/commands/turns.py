@@ -1,23 +1,27 @@
 """The commands for turns."""
 
-from collections.abc import Awaitable
 from dataclasses import replace
 
 import click
 
+from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.text import one_line
+from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.replies import Fields, turn_fields
-from agentapi_mcp.cli.terminal import print_err
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, Turn
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.values import local_time, moment
 
 _SHOWN = 60
+_LONGEST = 1000
+_SEARCHED = 1000  # newest turns, among which a part of an id is looked for
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def turns() -> None:
     """List turns, look at one, or end one, from any terminal."""
 
@@ -33,37 +37,93 @@ def turns_list(limit: int, *, running: bool, as_json: bool) -> None:
 
 @turns.command("show")
 @click.argument("turn_id")
-def turns_show(turn_id: str) -> None:
-    """Print a turn as JSON."""
-    run(lambda services, _: _show_turn(services.turns.get(services.principal, turn_id)))
+@json_option
+def turns_show(turn_id: str, *, as_json: bool) -> None:
+    """Show a turn: its status, its bill, the message and the reply so far."""
+    run(lambda services, _: _show_turn(services, turn_id, as_json=as_json))
 
 
 @turns.command("cancel")
 @click.argument("turn_id")
-def turns_cancel(turn_id: str) -> None:
+@json_option
+def turns_cancel(turn_id: str, *, as_json: bool) -> None:
     """End a running turn now; what it said so far is kept."""
-    run(lambda services, _: _show_turn(services.turns.cancel(services.principal, turn_id)))
+    run(lambda services, _: _cancel_turn(services, turn_id, as_json=as_json))
 
 
 async def _list_turns(services: Services, limit: int, *, running: bool, as_json: bool) -> None:
     found = await services.turns.recent(services.principal, limit, only_open=running)
     if as_json:
-        print_json([_listed_fields(turn) for turn in found])
+        print_json({"turns": [_listed_fields(turn) for turn in found]})
         return
     rows = [
-        (turn.id, turn.status, turn.agent, f"{turn.created_at:%Y-%m-%d %H:%M:%S}", one_line(turn.message, _SHOWN))
+        (
+            turn.id,
+            turn.status,
+            turn.agent,
+            local_time(turn.created_at, seconds=True),
+            _took(turn),
+            _cost(turn),
+            one_line(turn.message, _SHOWN),
+        )
         for turn in found
     ]
-    table(("TURN", "STATUS", "AGENT", "BEGAN", "MESSAGE"), rows)
+    table(("TURN", "STATUS", "AGENT", "BEGAN", "TOOK (S)", "COST ($)", "MESSAGE"), rows)
     if not found:
         print_err("No turn is running." if running else "There are no turns.")
     elif running:
         print_err("They cost what they cost until they end; `agentapi-mcp turns cancel TURN_ID` ends one.")
 
 
-async def _show_turn(turn: Awaitable[Turn]) -> None:
-    """Print a turn as JSON, its reply included."""
-    print_json(_fields(await turn))
+def _took(turn: Turn) -> str:
+    return "" if turn.ended_at is None else f"{(turn.ended_at - turn.created_at).total_seconds():.1f}"
+
+
+def _cost(turn: Turn) -> str:
+    cost = turn.bill.usage.cost_usd
+    return "unknown" if cost is None else f"{cost:f}"
+
+
+async def _show_turn(services: Services, turn_id: str, *, as_json: bool) -> None:
+    """Print a turn, its reply included."""
+    _print(await services.turns.get(services.principal, await _find_turn(services, turn_id)), as_json=as_json)
+
+
+async def _cancel_turn(services: Services, turn_id: str, *, as_json: bool) -> None:
+    """End a turn, and print what became of it."""
+    _print(await services.turns.cancel(services.principal, await _find_turn(services, turn_id)), as_json=as_json)
+
+
+async def _find_turn(services: Services, text: str) -> str:
+    """Return the full id of the turn whose id begins or ends with a text."""
+    whole = whole_id(text)
+    if whole is not None:
+        return whole
+    check_part(text, TURN)
+    newest = await services.turns.recent(services.principal, _SEARCHED)
+    try:
+        return find_id((str(turn.id) for turn in newest), text, TURN)
+    except NotFoundError as exc:
+        if len(newest) == _SEARCHED:
+            exc.add_note(f"Only your newest {_SEARCHED:,} turns were searched: say the whole id of an older one.")
+        raise
+
+
+def _print(turn: Turn, *, as_json: bool) -> None:
+    fields = _fields(turn)
+    if as_json:
+        print_json(fields)
+        return
+    times = {"began": turn.created_at, "asked": turn.asked_at, "ended": turn.ended_at}
+    print_out(f"turn: {turn.id}")
+    print_out(f"session: {turn.session_id}")
+    for name, at in times.items():
+        print_out(f"{name}: {'not yet' if at is None else local_time(at, seconds=True)}")
+    print_out(f"message: {one_line(turn.message, _LONGEST)}")
+    print_out("")
+    if turn.reply:
+        print_out(f"{turn.reply}\n")
+    print_out(str(fields["text"]))
 
 
 def _listed_fields(turn: Turn) -> Fields:

@@ -1,14 +1,23 @@
 """Manage members and invitations of an organisation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import ConflictError, InvalidRequestError, NotFoundError
 from agentapi_mcp.base.ids import OrgId, new_id
 from agentapi_mcp.base.validation import MAX_NAME, PLAIN_EMAIL, check_text
-from agentapi_mcp.core.access.models import Invitation, MemberList, OrganizationMember
+from agentapi_mcp.core.access.models import (
+    Invitation,
+    MemberList,
+    MembershipStatus,
+    OrganizationMember,
+    OwnOrganization,
+)
 from agentapi_mcp.core.access.ports import MemberStore
+from agentapi_mcp.core.access.principal_factory import LOCAL
+from agentapi_mcp.core.access.principal_factory import member as principal_of
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.identity.principals import Action, Principal, Role, require
@@ -19,12 +28,15 @@ Check = Callable[[Sequence[OrganizationMember]], None]
 
 
 class Memberships:
-    """Members of the principal's own organisation."""
+    """Members of the principal's own organisation; `roles` maps aliases of roles."""
 
-    def __init__(self, store: MemberStore, clock: Clock, audit: AuditLog) -> None:
+    def __init__(
+        self, store: MemberStore, clock: Clock, audit: AuditLog, roles: Mapping[str, Role] = MappingProxyType({})
+    ) -> None:
         self._store = store
         self._clock = clock
         self._audit = audit
+        self._roles = roles
 
     async def list_(self, principal: Principal) -> MemberList:
         """List members and open invitations.
@@ -34,6 +46,19 @@ class Memberships:
         """
         require(principal, Action.READ_ORGANIZATION)
         return await self._store.list_(principal, self._clock.now())
+
+    async def own(self, principal: Principal) -> tuple[OwnOrganization, ...]:
+        """List the organisations in which the principal's user may work, theirs first; of a token, its own alone."""
+        found = list[OwnOrganization]()
+        for each in await self._store.of_user(principal):
+            membership = each.membership
+            if membership.org_id == principal.org_id:
+                found.insert(0, OwnOrganization(each.organization, principal))
+            elif principal.via == LOCAL and membership.status is MembershipStatus.ACTIVE:
+                found.append(
+                    OwnOrganization(each.organization, principal_of(principal.user_id, membership, self._roles))
+                )
+        return tuple(found)
 
     async def invite(self, principal: Principal, email: str, role: Role) -> Invitation:
         """Invite a user by e-mail for two weeks; this replaces an earlier invitation.

@@ -190,6 +190,22 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnMembership:
+    """A membership of one's own, with the name of the organisation."""
+
+    membership: Membership
+    organization: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnOrganization:
+    """An organisation of a user's; `principal` is the user in it, with their rights there."""
+
+    name: str
+    principal: Principal
+
+
+@dataclass(frozen=True, slots=True)
 class AccountNames:
     """What a user knows their account and organisation by; None if there is nothing."""
 

@@ -18,6 +18,7 @@ from agentapi_mcp.core.access.models import (
     Membership,
     MembershipStatus,
     OrganizationMember,
+    OwnMembership,
     PersonalToken,
     Service,
     SignInRules,
@@ -34,6 +35,10 @@ class MemberStore(Protocol):
 
     async def list_(self, principal: Principal, now: datetime) -> MemberList:
         """List members and open invitations of the principal's organisation, by e-mail."""
+        ...
+
+    async def of_user(self, principal: Principal) -> tuple[OwnMembership, ...]:
+        """List all memberships of the principal's user, whatever their status, by the name of the organisation."""
         ...
 
     async def invite(self, principal: Principal, invitation: Invitation) -> None:

@@ -28,6 +28,7 @@ class AuditAction(StrEnum):
     SECRETS_ROTATED = "secrets_rotated"
     ORGANIZATION_CHANGED = "organization_changed"
     ORGANIZATION_CREATED = "organization_created"
+    AGENT_REMOVED = "agent_removed"
     MEMBER_INVITED = "member_invited"
     INVITATION_WITHDRAWN = "invitation_withdrawn"
     MEMBER_CHANGED = "member_changed"
@@ -56,6 +57,7 @@ AWAITED = frozenset(
         AuditAction.SECRETS_ROTATED,
         AuditAction.ORGANIZATION_CHANGED,
         AuditAction.ORGANIZATION_CREATED,
+        AuditAction.AGENT_REMOVED,
         AuditAction.MEMBER_INVITED,
         AuditAction.INVITATION_WITHDRAWN,
         AuditAction.MEMBER_CHANGED,

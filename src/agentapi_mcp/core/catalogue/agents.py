@@ -9,6 +9,7 @@ from agentapi_mcp.base.errors import (
     AgentApiError,
     BackendError,
     BackendFault,
+    CallerError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
@@ -40,9 +41,10 @@ from agentapi_mcp.core.catalogue.models import (
     OrganizationSettings,
     Preferences,
 )
-from agentapi_mcp.core.catalogue.policy import CataloguePolicy, allowed
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy, allowed, allowed_rows
 from agentapi_mcp.core.identity.cursors import decode_cursor, encode_cursor
 from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.keys.mending import Payer
 from agentapi_mcp.core.keys.models import KeySource, ProviderKey, plain_provider
 
 LARGEST_PAGE = 500
@@ -86,6 +88,14 @@ class Choice:
         if self.account is not None:
             return KeySource.ACCOUNT
         return KeySource.SERVER if self.key is None else self.key.key_source
+
+    @property
+    def payer(self) -> Payer:
+        """With what the turn is asked, for the words of an error."""
+        provider = self.account
+        if provider is None and self.key is not None and self.model is not None:
+            provider = plain_provider(self.model.provider)
+        return Payer(self.key_source, provider, self.declaration.key_variables)
 
     @property
     def model_row_id(self) -> ModelRowId | None:
@@ -162,7 +172,7 @@ class Agents:
             NotFoundError: no agent has this name; the message lists those that exist.
         """
         require(principal, Action.READ_CATALOGUE)
-        entry = find_agent(await self._policy.entries(principal), name)
+        entry = find_agent(await self._policy.entries(principal), name, await self._policy.undeclared(principal))
         means = await self._means(principal)
         return agent_view(means.completes(entry), await self._health.measure([entry]))
 
@@ -170,6 +180,16 @@ class Agents:
         """Return the names of all agents that are not switched off, without a measurement."""
         require(principal, Action.READ_CATALOGUE)
         return [entry.name for entry in _enabled_agents(await self._policy.entries(principal), preferences)]
+
+    async def default(self, principal: Principal, preferences: Preferences = NO_PREFERENCES) -> str | None:
+        """Return the agent that answers where none is named; None where there is none."""
+        require(principal, Action.READ_CATALOGUE)
+        settings, means = await self._policy.settings(principal), await self._means(principal)
+        entries = [means.completes(entry) for entry in await self._policy.entries(principal)]
+        try:
+            return self._default(entries, None, settings, preferences).name
+        except (InvalidRequestError, NotFoundError):
+            return None
 
     async def meant(self, principal: Principal, name: str) -> str:
         """Return the name of the agent that another spelling means; the name as it is where none is meant."""
@@ -192,7 +212,7 @@ class Agents:
         entries = _enabled_agents(await self._policy.entries(principal), preferences)
         chosen = entries
         if agent is not None:
-            chosen = [find_agent(entries, agent)]
+            chosen = [find_agent(entries, agent, await self._policy.undeclared(principal))]
             agent = chosen[0].name
         models = [model for entry in chosen for model in model_views(entry) if _matches_model(model, wanted)]
         scope = json.dumps(["models", agent, wanted])
@@ -232,7 +252,9 @@ class Agents:
             raise InvalidRequestError(
                 f"You switched the agent {agent} off in this client; set {agent}.enabled to true again."
             )
-        entry = find_agent(entries, agent)
+        entry = next((each for each in entries if each.name == agent), None)
+        if entry is None:  # an error, which says what became of an agent that is no longer declared
+            entry = find_agent(entries, agent, allowed_rows(await self._catalogue.undeclared(), settings))
         own_model = preferences.of_agent(entry.name).model
         if entry.borrows_models:
             # Never by a default of all agents: who has not named a model for this one has not agreed to its costs.
@@ -259,18 +281,29 @@ class Agents:
         """Return the default agent, else the first usable one; prefer an agent that has the named model."""
         enabled = _enabled_agents(entries, preferences)
         ranked = sorted(enabled, key=lambda entry: (not entry.usable, *self._catalogue.order(entry)))
-        default = next((entry.name for entry in enabled if entry.name == preferences.default_agent), None)
-        if default is None and settings.default_agent is not None:
-            default = find_agent(entries, settings.default_agent).name
+        defaults = [preferences.default_agent, meant_agent(entries, settings.default_agent or "")]
+        names = {entry.name for entry in enabled}
+        # One that this process's file does not declare is skipped: another process may declare it.
+        default = next((name for name in defaults if name in names), None)
         # A stable sort: the default comes first, and the others retain their order.
         ranked.sort(key=lambda entry: entry.name != default)
-        if entries and not ranked:
-            raise InvalidRequestError("You switched every agent off in this client; switch one on again.")
         if not ranked:
-            raise NotFoundError("There is no agent yet; declare one in agentapi.toml.")
+            raise _no_agent(entries, settings)
         if model is None:
             return ranked[0]
         return next((entry for entry in ranked if entry.find_model(model) is not None), ranked[0])
+
+
+def _no_agent(entries: Sequence[CatalogueEntry], settings: OrganizationSettings) -> CallerError:
+    if entries:
+        return InvalidRequestError("You switched every agent off in this client; switch one on again.")
+    if settings.allowed_agents is None:
+        return NotFoundError("There is no agent yet; declare one in agentapi.toml.")
+    return NotFoundError(
+        f"Your organisation allows no agent that this server's configuration file declares: allowed_agents has "
+        f"{listed(settings.allowed_agents) or 'none'}. An administrator changes it (`agentapi-mcp organization set "
+        "allowed_agents NAME...`), or the operator declares one of them."
+    )
 
 
 def _enabled_agents(entries: Sequence[CatalogueEntry], preferences: Preferences) -> list[CatalogueEntry]:
@@ -363,7 +396,7 @@ def _reach(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, means: Mean
             f"The agent {entry.name} is disabled; the operator can enable it. {_instead(entries, means)}"
         )
     backend = entry.backend or entry.keyless
-    if backend is None or entry.declaration is None:
+    if backend is None:
         raise _missing(entries, entry, means)
     return backend, entry.declaration
 
@@ -372,7 +405,7 @@ def _missing(
     entries: Sequence[CatalogueEntry], entry: CatalogueEntry, means: Means, model: ModelRow | None = None
 ) -> BackendError:
     provider = None
-    if model is not None and entry.declaration is not None and means.keys.can_be_added:
+    if model is not None and means.keys.can_be_added:
         named = plain_provider(model.provider)
         provider = named if named in entry.declaration.providers else None
     own = f" add a key of your own (`agentapi-mcp keys add {provider}`)," if provider else ""
@@ -407,7 +440,8 @@ def _enabled(entry: CatalogueEntry, model: ModelRow) -> ModelRow:
     if model.enabled:
         return model
     raise InvalidRequestError(
-        f"The model {model.name} of the agent {entry.name} is disabled; take one of: {_model_names(entry)}."
+        f"The model {model.name} of the agent {entry.name} is disabled: agentapi.toml says so, or lacks it. The "
+        f"operator can change that; take one of: {_model_names(entry)}."
     )
 
 

@@ -13,7 +13,8 @@ from agentapi_mcp.base.spellings import named, spelling
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.backend_pool import RefCountedBackend
-from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, ModelRow
+from agentapi_mcp.core.catalogue.declared_rows import declared_row
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, CatalogueRows, ModelRow
 from agentapi_mcp.core.catalogue.ports import CatalogueStore
 
 Build = Callable[[AgentDeclaration], Backend]
@@ -35,7 +36,7 @@ class CatalogueEntry:
     """
 
     row: AgentRow
-    declaration: AgentDeclaration | None
+    declaration: AgentDeclaration
     backend: Backend | None
     missing: tuple[str, ...]
     backend_reason: str | None = None
@@ -49,7 +50,7 @@ class CatalogueEntry:
     @property
     def backend_name(self) -> str:
         """The configured backend, available or not."""
-        return self.declaration.backend if self.declaration else self.row.backend
+        return self.declaration.backend
 
     @property
     def usable(self) -> bool:
@@ -59,7 +60,7 @@ class CatalogueEntry:
     @property
     def default_model_name(self) -> str | None:
         """The default model of the row, else of the declaration."""
-        return self.row.default_model or (self.declaration.default_model if self.declaration else None)
+        return self.row.default_model or self.declaration.default_model
 
     @property
     def borrows_models(self) -> bool:
@@ -71,9 +72,8 @@ class CatalogueEntry:
         name = self.default_model_name
         if name is not None:
             return self.find_model(name)
-        declared = [model.name for model in self.declaration.models] if self.declaration else []
         enabled = [model for model in self.row.models if model.enabled]
-        order = {name: index for index, name in enumerate(declared)}
+        order = {model.name: index for index, model in enumerate(self.declaration.models)}
         return min(enabled, key=lambda model: (order.get(model.name, len(order)), model.name), default=None)
 
     def find_model(self, name: str) -> ModelRow | None:
@@ -89,17 +89,26 @@ class CatalogueEntry:
         return found[0] if len(found) == 1 else None
 
 
-def find_agent(entries: Sequence[CatalogueEntry], name: str) -> CatalogueEntry:
+def find_agent(entries: Sequence[CatalogueEntry], name: str, undeclared: Sequence[AgentRow] = ()) -> CatalogueEntry:
     """Find an agent by its name, else by another spelling that only one has.
 
     Raises:
-        NotFoundError: there is none; the message lists those that there are.
+        NotFoundError: there is none; the message lists those that there are, and says what became of one that is
+            `undeclared`.
     """
     meant = meant_agent(entries, name)
     for entry in entries:
         if entry.name == meant:
             return entry
-    raise NotFoundError(f"There is no agent {shown_name(name)}; there are: {listed([one.name for one in entries])}.")
+    others = listed([one.name for one in entries])
+    for row in undeclared:
+        if row.name == name:
+            what = "was removed" if row.removed else "is not declared in the configuration file"
+            raise NotFoundError(
+                f"The agent {name} {what}, and cannot be asked; its sessions and bills stay. Name another one "
+                f"({others}), or declare it again in agentapi.toml, or in the file that AGENTAPI_CONFIG names."
+            )
+    raise NotFoundError(f"There is no agent {shown_name(name)}; there are: {others}.")
 
 
 def meant_agent(entries: Sequence[CatalogueEntry], name: str) -> str:
@@ -132,7 +141,7 @@ class Catalogue:
         self._clock = clock
         self._lifetime = lifetime
         self._loading = asyncio.Lock()
-        self._rows: tuple[AgentRow, ...] | None = None
+        self._rows: CatalogueRows | None = None
         self._loaded_at = 0.0
         self._built: dict[tuple[str, str], RefCountedBackend | str] = {}
         self._retired: list[tuple[float, RefCountedBackend]] = []
@@ -173,13 +182,25 @@ class Catalogue:
         self._rows = None
 
     async def entries(self) -> tuple[CatalogueEntry, ...]:
-        """List every agent, usable or not, by name."""
-        async with self._loading:
-            if self._rows is None or self._clock.monotonic() - self._loaded_at >= self._lifetime.total_seconds():
-                rows = await self._load()
-            else:
-                rows = self._rows
-        return tuple(sorted((self._entry(row) for row in rows), key=lambda entry: entry.name))
+        """List every agent that this process's file declares, usable or not, by name."""
+        rows = await self._current()
+        # Where another file was written since, its declarations of the same names count in its own processes alone.
+        is_own = rows.sha256 == self._file.sha256
+        found = ((row, self._declaration(row)) for row in rows.agents)
+        entries = [
+            self._entry(row if is_own else _overlaid(row, ours), ours) for row, ours in found if ours is not None
+        ]
+        return tuple(sorted(entries, key=lambda entry: entry.name))
+
+    async def undeclared(self) -> tuple[AgentRow, ...]:
+        """List the rows that this process's file does not declare, those that were removed as well, by name."""
+        rows = await self._current()
+        return tuple(row for row in rows.agents if self._declaration(row) is None)
+
+    async def remove(self, row: AgentRow) -> None:
+        """Take a row that no file declares out of all lists; nothing is deleted."""
+        await self._store.remove(row.id)
+        await self.refresh()
 
     def order(self, entry: CatalogueEntry) -> tuple[bool, int, str]:
         """Return the sort key for choosing a default: the order of the file, with the guide last."""
@@ -193,7 +214,13 @@ class Catalogue:
         self._built, self._retired = {}, []
         await _close(backend for backend in built if not isinstance(backend, str))
 
-    async def _load(self) -> tuple[AgentRow, ...]:
+    async def _current(self) -> CatalogueRows:
+        async with self._loading:
+            if self._rows is None or self._clock.monotonic() - self._loaded_at >= self._lifetime.total_seconds():
+                return await self._load()
+            return self._rows
+
+    async def _load(self) -> CatalogueRows:
         rows = self._rows = await self._store.load()
         self._loaded_at = self._clock.monotonic()
         await self._close_retired()
@@ -207,15 +234,10 @@ class Catalogue:
         self._retired = [each for each in self._retired if each not in unused]
         await _close(backend for _, backend in unused)
 
-    def _entry(self, row: AgentRow) -> CatalogueEntry:
-        declaration = self._declared.get(row.name) or self._declared.get(row.means or "")
-        if declaration is None:
-            return CatalogueEntry(
-                row=row,
-                declaration=None,
-                backend=None,
-                missing=(f"{row.name} is not declared in the configuration file",),
-            )
+    def _declaration(self, row: AgentRow) -> AgentDeclaration | None:
+        return self._declared.get(row.name) or self._declared.get(row.means or "")
+
+    def _entry(self, row: AgentRow, declaration: AgentDeclaration) -> CatalogueEntry:
         reason: str | None = None
         built = self._backend(declaration)
         if declaration.otherwise is not None and isinstance(built, tuple):
@@ -254,6 +276,14 @@ class Catalogue:
                 self._built[key] = _without_values(str(exc), dict(declaration.options))
         built = self._built[key]
         return (built,) if isinstance(built, str) else built
+
+
+def _overlaid(row: AgentRow, declaration: AgentDeclaration) -> AgentRow:
+    """Return a row as its declaration has it; without models that have no row, to which a turn could not refer."""
+    if row.name != declaration.name:
+        return row
+    stored, laid = {model.id for model in row.models}, declared_row(declaration, row)
+    return replace(laid, models=tuple(model for model in laid.models if model.id in stored))
 
 
 async def _close(backends: Iterable[RefCountedBackend]) -> None:

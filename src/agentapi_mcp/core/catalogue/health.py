@@ -3,11 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.errors import AgentApiError, BackendFault, StoreError
+from agentapi_mcp.base.errors import AgentApiError, BackendError, BackendFault, StoreError, sentences
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Backend, Capability
@@ -17,6 +17,7 @@ from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.keys.mending import Payer
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _NOT_THE_AGENTS_FAULT = frozenset(
         BackendFault.CANCELLED,
     }
 )
+_MENDED_BY_KEYS = frozenset({BackendFault.AUTH, BackendFault.PAYMENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,22 @@ class HealthReport:
     agents: tuple[AgentView, ...]
 
 
-def check_of_turn(fault: BackendFault | None, *, latency: timedelta | None = None) -> HealthCheck:
-    """Convert the outcome of a turn to a health check; a `fault` of None is an answer."""
+def check_of_turn(
+    fault: BackendFault | None, payer: Payer | None = None, *, latency: timedelta | None = None
+) -> HealthCheck:
+    """Convert the outcome of a turn to a health check; a `fault` of None is an answer.
+
+    Where the fault is about the key that the server pays with, the check says what mends it.
+    """
     # The provider's message is left out: it can quote the user's message, and all members see an agent's health.
     if fault is None:
         return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
     if fault in _NOT_THE_AGENTS_FAULT:
         return HealthCheck(status=HealthStatus.UNKNOWN)
-    return HealthCheck(
-        status=HealthStatus.UNHEALTHY, error=f"A turn failed: {fault.replace('_', ' ')}.", latency=latency
-    )
+    error = f"A turn failed: {fault.replace('_', ' ')}."
+    if fault in _MENDED_BY_KEYS and payer is not None and payer.variables:
+        error = sentences(error, payer.mends(BackendError(fault, error)))
+    return HealthCheck(status=HealthStatus.UNHEALTHY, error=error, latency=latency)
 
 
 class Health:
@@ -117,7 +125,11 @@ class Health:
         parts = await self._probe_all(self._parts)
         try:
             entries = await self._policy.entries(principal)
-            wanted = tuple(entries) if agent is None else (find_agent(entries, agent),)
+            wanted = (
+                tuple(entries)
+                if agent is None
+                else (find_agent(entries, agent, await self._policy.undeclared(principal)),)
+            )
             measured = await self.measure(wanted, fresh=fresh)
         except StoreError:
             return HealthReport(parts, ())
@@ -197,7 +209,7 @@ class Health:
     async def _check(self, entry: CatalogueEntry, backend: Backend) -> HealthCheck:
         try:
             async with asyncio.timeout(self._deadline.total_seconds()):
-                return await backend.check()
+                return _mended(entry, await backend.check())
         except TimeoutError:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check got no answer in time.")
         except AgentApiError as exc:
@@ -226,6 +238,14 @@ class Health:
         if remark is None:
             return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=part.detail, latency=latency)
         return PartHealth(name=part.name, status=part.remarked, detail=f"{part.detail}; {remark}", latency=latency)
+
+
+def _mended(entry: CatalogueEntry, check: HealthCheck) -> HealthCheck:
+    """Return a check that says what mends it where it is about the server's key."""
+    if check.fault is None:
+        return check
+    error = BackendError(check.fault, check.error or "", next_step=check.next_step)
+    return replace(check, next_step=Payer(variables=entry.declaration.key_variables).mends(error))
 
 
 def _failed(part: Part, reason: str) -> PartHealth:

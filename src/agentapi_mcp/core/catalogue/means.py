@@ -59,8 +59,6 @@ class Means:
     def completes(self, entry: CatalogueEntry) -> CatalogueEntry:
         """Return the agent as it is for this caller, who may have the key that is missing, or lack an account."""
         declaration, model = entry.declaration, entry.default_model()
-        if declaration is None:
-            return entry
         if declaration.needs_account is not None:
             return self._with_needed(entry, declaration.needs_account)
         if entry.keyless is None or model is None or plain_provider(model.provider) not in declaration.providers:

@@ -66,13 +66,17 @@ class OrganizationLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
-    """An organisation as its administrators see it: never titles or messages of members."""
+    """An organisation as its administrators see it: never titles or messages of members.
+
+    `undeclared_agents` are those that its settings name and the configuration file does not declare.
+    """
 
     id: OrgId
     name: str
     settings: OrganizationSettings
     numbers: OrganizationNumbers
     limits: tuple[OrganizationLimit, ...]
+    undeclared_agents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +151,10 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
-    """A row of `models`; context window and prices come from its `config` column."""
+    """A row of `models`; context window and prices come from its `config` column.
+
+    `declared`: the last configuration file that was written has it.
+    """
 
     id: ModelRowId
     name: str
@@ -159,11 +166,15 @@ class ModelRow:
     context_window: int | None
     max_output_tokens: int | None
     prices: Prices
+    declared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRow:
-    """A row of `agents` with its models; `means` is the name of the declared agent if the row's name differs."""
+    """A row of `agents` with its models; `means` is the name of the declared agent if the row's name differs.
+
+    `removed`: the operator took it out of the lists, and it stays for what refers to it.
+    """
 
     id: AgentId
     name: str
@@ -174,6 +185,15 @@ class AgentRow:
     instructions: str | None
     default_model: str | None
     models: tuple[ModelRow, ...]
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueRows:
+    """The rows of all agents with their models, by name, and the hash of the file that was written to them last."""
+
+    agents: tuple[AgentRow, ...]
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,14 @@ _AGENTS = frozenset({"default_agent", "allowed_agents"})
 _MODELS = frozenset({"default_model", "allowed_models", "model"})
 
 
-def check_setting(setting: str, typed: object | None, entries: Sequence[CatalogueEntry], argument: str) -> None:
-    """Validate a value: None means that its type was wrong; names must be among the entries.
+def check_setting(
+    setting: str,
+    typed: object | None,
+    entries: Sequence[CatalogueEntry],
+    argument: str,
+    elsewhere: Sequence[str] = (),
+) -> None:
+    """Validate a value: None means that its type was wrong; names must be among the entries, or agents `elsewhere`.
 
     Raises:
         InvalidRequestError: names the `argument`, the reason and what is allowed.
@@ -34,7 +40,7 @@ def check_setting(setting: str, typed: object | None, entries: Sequence[Catalogu
             f"must have between 1 and {_MOST_ALLOWED} names; unset it to allow all.", argument=argument
         )
     if setting in _AGENTS:
-        check_names(names, "agent", [entry.name for entry in entries], argument)
+        check_names(names, "agent", [*(entry.name for entry in entries), *elsewhere], argument)
     elif setting in _MODELS:
         known = {name: None for entry in entries for model in entry.row.models for name in model_names(entry, model)}
         check_names(names, "model", list(known), argument)

@@ -1,6 +1,7 @@
 """Settings, usage numbers and limits of an organisation."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import OrgId
@@ -32,7 +33,7 @@ class Organizations:
             PermissionDeniedError: the principal is not an administrator.
         """
         require(principal, Action.READ_ORGANIZATION)
-        return await self._store.get(principal)
+        return await self._with_undeclared(await self._store.get(principal))
 
     async def change(self, principal: Principal, changes: Mapping[str, object]) -> Organization:
         """Set the settings in `changes`, unset those that are None, and leave the others.
@@ -50,12 +51,14 @@ class Organizations:
             if name not in NAMES:
                 raise InvalidRequestError(f"There is no setting {name[:MAX_NAME]!r}; there are: {', '.join(NAMES)}.")
         entries = await self._catalogue.entries()
+        # Another process on this database may declare an agent that this one does not.
+        elsewhere = [row.name for row in await self._catalogue.undeclared() if not row.removed]
         for name, value in changes.items():
             if value is not None:
-                check_setting(name, typed_setting(name, value), entries, name)
+                check_setting(name, typed_setting(name, value), entries, name, elsewhere)
         await self._store.change(principal, changes)
         await self._record(principal, principal.org_id, ", ".join(sorted(changes)))
-        return await self._store.get(principal)
+        return await self._with_undeclared(await self._store.get(principal))
 
     async def limit(self, operator: Principal, org_id: OrgId, name: str, most: int | None) -> None:
         """Set a limit of any organisation, None for no limit; available to operators with database access only.
@@ -70,6 +73,11 @@ class Organizations:
             raise InvalidRequestError(f"must be a whole number between 0 and {_MOST}.", argument=name)
         await self._store.limit(operator, org_id, name, most)
         await self._record(operator, org_id, f"limits.{name}")
+
+    async def _with_undeclared(self, organization: Organization) -> Organization:
+        settings, declared = organization.settings, {entry.name for entry in await self._catalogue.entries()}
+        named = dict.fromkeys((*filter(None, (settings.default_agent,)), *(settings.allowed_agents or ())))
+        return replace(organization, undeclared_agents=tuple(name for name in named if name not in declared))
 
     async def _record(self, principal: Principal, org_id: OrgId, settings: str) -> None:
         await self._audit.record(

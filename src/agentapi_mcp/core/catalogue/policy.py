@@ -7,7 +7,7 @@ from typing import cast
 
 from agentapi_mcp.base.json_values import is_object
 from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
-from agentapi_mcp.core.catalogue.models import ModelRow, OrganizationSettings
+from agentapi_mcp.core.catalogue.models import AgentRow, ModelRow, OrganizationSettings
 from agentapi_mcp.core.catalogue.ports import OrganizationStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Resource
@@ -29,10 +29,18 @@ class CataloguePolicy:
 
     async def entries(self, principal: Principal) -> list[CatalogueEntry]:
         """List the agents that the principal's organisation allows."""
-        entries = await self._catalogue.entries()
-        if self._store is None:
-            return list(entries)
-        return allowed(entries, read_settings(await self._store.settings(principal)))
+        return allowed(await self._catalogue.entries(), await self.settings(principal))
+
+    async def settings(self, principal: Principal) -> OrganizationSettings:
+        """Return the settings of the principal's organisation."""
+        return OrganizationSettings() if self._store is None else read_settings(await self._store.settings(principal))
+
+    async def undeclared(self, principal: Principal) -> list[AgentRow]:
+        """List the rows that no file declares, of the agents that the principal's organisation allows."""
+        rows = await self._catalogue.undeclared()
+        if self._store is None or not rows:
+            return list(rows)
+        return allowed_rows(rows, read_settings(await self._store.settings(principal)))
 
 
 def read_settings(written: Mapping[str, object]) -> OrganizationSettings:
@@ -89,6 +97,11 @@ def allowed(entries: Iterable[CatalogueEntry], settings: OrganizationSettings) -
         if own or not entry.row.models:
             result.append(entry if own == entry.row.models else _with_models(entry, own))
     return result
+
+
+def allowed_rows(rows: Iterable[AgentRow], settings: OrganizationSettings) -> list[AgentRow]:
+    """Filter the rows of agents that no file declares by the settings."""
+    return [row for row in rows if settings.allowed_agents is None or row.name in settings.allowed_agents]
 
 
 def model_names(entry: CatalogueEntry, model: ModelRow) -> set[str]:

@@ -7,15 +7,22 @@ from uuid import UUID
 
 from agentapi_mcp.base.ids import AgentId, OrgId
 from agentapi_mcp.core.backends.models import HealthCheck
-from agentapi_mcp.core.catalogue.models import AgentHealth, AgentRow, AgentTraffic, CatalogueFile, Organization, Replica
+from agentapi_mcp.core.catalogue.models import (
+    AgentHealth,
+    AgentTraffic,
+    CatalogueFile,
+    CatalogueRows,
+    Organization,
+    Replica,
+)
 from agentapi_mcp.core.identity.principals import Principal
 
 
 class CatalogueStore(Protocol):
     """Agents and models as rows."""
 
-    async def load(self) -> tuple[AgentRow, ...]:
-        """Load all agents with their models, by name."""
+    async def load(self) -> CatalogueRows:
+        """Load all agents with their models."""
         ...
 
     async def write(self, file: CatalogueFile) -> bool:
@@ -24,6 +31,10 @@ class CatalogueStore(Protocol):
 
     async def notify_changed(self) -> None:
         """Notify all processes to reload."""
+        ...
+
+    async def remove(self, agent_id: AgentId) -> None:
+        """Mark a row as removed until a file declares it again, and notify all processes; nothing is deleted."""
         ...
 
 

@@ -11,7 +11,7 @@ from typing import Self
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.concurrency import first_of, guarded
 from agentapi_mcp.base.errors import StoreError
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.core.catalogue.models import Replica
 from agentapi_mcp.core.catalogue.ports import ReplicaStore
 
@@ -103,7 +103,7 @@ def _difference(own: Replica, others: Sequence[Replica]) -> str | None:
         found.append(f"the versions {listed(versions)} run at once")
     if differ:
         found.append(
-            f"another configuration is in use on {len(differ)} of {len(others)} other replicas: give all the same "
-            "files, settings and variables"
+            f"another configuration is in use on {len(differ)} of {number_of(len(others), 'other replica')}: give all "
+            "the same files, settings and variables"
         )
     return "; ".join(found) or None

@@ -8,7 +8,7 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault, sentences
 from agentapi_mcp.base.ids import MessageId
 from agentapi_mcp.base.money import Prices
-from agentapi_mcp.base.text import listed, one_line, quoted, storable
+from agentapi_mcp.base.text import one_line, quoted, storable
 from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
@@ -22,7 +22,7 @@ from agentapi_mcp.core.backends.events import (
 )
 from agentapi_mcp.core.conversations.costs import cost_of, plausible
 from agentapi_mcp.core.conversations.models import Ending, EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
-from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.core.keys.mending import Payer
 
 _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.CANCEL_TURN: TurnStatus.CANCELLED,
@@ -30,18 +30,6 @@ _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.ACCESS_REVOKED: TurnStatus.CANCELLED,
     EndReason.SHUTDOWN: TurnStatus.INTERRUPTED,
     EndReason.LEASE_EXPIRED: TurnStatus.INTERRUPTED,
-}
-_KEY_FAULTS = frozenset({BackendFault.AUTH, BackendFault.PERMISSION, BackendFault.PAYMENT, BackendFault.RATE_LIMIT})
-_SERVER_KEY_FAULTS = frozenset({BackendFault.AUTH, BackendFault.PAYMENT})
-_REFUSED = {
-    KeySource.USER: "It was your own key that was refused: replace it (`agentapi-mcp keys list` shows what you have).",
-    KeySource.ACCOUNT: "It was your connected account that was refused: connect it again (`agentapi-mcp accounts`).",
-    KeySource.ORGANIZATION: "It was your organisation's key that was refused: ask its administrator to replace it.",
-}
-_ASKED_WITH = {
-    KeySource.USER: "It was asked with your own key.",
-    KeySource.ACCOUNT: "It was asked with your connected account.",
-    KeySource.ORGANIZATION: "It was asked with your organisation's key.",
 }
 _LONGEST_DESCRIPTION = 300  # characters
 _INTERNAL = TurnFault(
@@ -56,16 +44,14 @@ _INTERNAL = TurnFault(
 class AnswerBuilder:
     """The state of an answer: text, usage, outcome, and the timestamps for latency and time to first token.
 
-    `model_description` is what the catalogue says of the asked model, and `key_variables` are the environment variables
-    that the server's own key is read from.
+    `model_description` is what the catalogue says of the asked model.
     """
 
     clock: Clock
     prices: Prices
     may_go_on_billing: bool
-    key_source: KeySource = KeySource.SERVER
+    payer: Payer = field(default_factory=Payer)
     model_description: str | None = None
-    key_variables: tuple[str, ...] = ()
     started: float = 0.0
     first_token: float | None = None
     ended: float | None = None
@@ -148,18 +134,12 @@ class AnswerBuilder:
             self.status, self.end_reason, self.fault = TurnStatus.FAILED, EndReason.INTERNAL, _INTERNAL
 
     def _next_step(self, error: BackendError) -> str:
-        """Return the next step, naming the owner of the key where the fault concerns the key."""
+        """Return the next step, with what is known here of the model or of who pays."""
         if error.fault is BackendFault.NOT_FOUND and self.model_description:
             # What the catalogue warns of ("withdrawn on …") is most often why. It is a row's text: quoted.
             said = f"The catalogue says of this model: {quoted(self.model_description, _LONGEST_DESCRIPTION)}"
             return sentences(said, error.next_step)
-        if self.key_source is KeySource.SERVER and self.key_variables and error.fault in _SERVER_KEY_FAULTS:
-            return sentences(error.next_step, f"It was asked with the key in {listed(self.key_variables)}.")
-        if self.key_source is KeySource.SERVER or error.fault not in _KEY_FAULTS:
-            return error.next_step
-        if error.fault is BackendFault.AUTH:
-            return _REFUSED[self.key_source]
-        return sentences(error.next_step, _ASKED_WITH[self.key_source])
+        return self.payer.mends(error)
 
     def bill(self, turn: Turn) -> TurnCost:
         """Return the cost so far; the price list is applied to completed turns only."""
@@ -185,7 +165,7 @@ class AnswerBuilder:
                     model=model_used or turn.model,
                     outcome=str(outcome),
                     latency=latency,
-                    key=self.key_source,
+                    key=self.payer.source,
                 ),
             ),
             billing_may_go_on=self.may_go_on_billing and self.status in {TurnStatus.CANCELLED, TurnStatus.INTERRUPTED},

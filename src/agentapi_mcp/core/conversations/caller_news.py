@@ -54,11 +54,14 @@ class CallerNews:
 
     async def flush(self) -> None:
         """Write the deliveries that are waiting."""
-        delivered, self._delivered = self._delivered, set()
+        delivered = frozenset(self._delivered)
         self._has_delivered.clear()
         if delivered:
-            with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
+            # Only what is written is forgotten: where this is cancelled at the end of the process, or the store is
+            # away, the next flush writes it.
+            with suppress(StoreError):
                 await self._turns.mark_delivered(sorted(delivered))
+                self._delivered -= delivered
 
     async def _mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn

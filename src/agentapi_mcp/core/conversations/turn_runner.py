@@ -363,9 +363,7 @@ class TurnRunner:
         may_go_on = Capability.STOPS_BILLING not in job.choice.capabilities
         choice = job.choice
         about = choice.model.description if choice.model else None
-        answer = AnswerBuilder(
-            self._clock, choice.prices, may_go_on, choice.key_source, about, choice.declaration.key_variables
-        )
+        answer = AnswerBuilder(self._clock, choice.prices, may_go_on, choice.payer, about)
         answer.begin()
         run = RunningTurn(job, answer)
         self._runs[run.id] = run
@@ -460,7 +458,7 @@ class TurnRunner:
                 and answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
                 and answer.end_reason is not EndReason.INTERNAL
             ):
-                check = check_of_turn(answer.fault and answer.fault.fault, latency=answer.latency)
+                check = check_of_turn(answer.fault and answer.fault.fault, run.job.choice.payer, latency=answer.latency)
                 await self._work.observe(run.job, check)
         except Exception as exc:  # noqa: BLE001  # it must not end the other turns of the group
             unexpected = None if isinstance(exc, AgentApiError) else exc

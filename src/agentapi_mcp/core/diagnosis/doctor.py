@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError, BackendFault, sentences
 from agentapi_mcp.base.exceptions import notes_of
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentView
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
@@ -355,5 +356,7 @@ def _bill(turn: Turn) -> str:
     cost = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd}"
     model = f" from {turn.bill.model_used}" if turn.bill.model_used else ""
     known = usage.input_tokens is not None and usage.output_tokens is not None
-    tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens" if known else "tokens unknown"
-    return f"{len(turn.reply)} characters{model}; {tokens}, {cost}"
+    tokens = (
+        f"{number_of(usage.input_tokens or 0, 'token')} in, {usage.output_tokens:,} out" if known else "tokens unknown"
+    )
+    return f"{number_of(len(turn.reply), 'character')}{model}; {tokens}, {cost}"

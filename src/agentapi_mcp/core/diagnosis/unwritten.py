@@ -4,16 +4,16 @@ from collections.abc import Mapping
 
 from typing_extensions import override
 
-from agentapi_mcp.base.ids import AgentId, ModelRowId, new_id
+from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
+from agentapi_mcp.core.catalogue.declared_rows import declared_row
 from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
     AgentHealth,
     AgentRow,
     AgentTraffic,
     CatalogueFile,
-    ModelDeclaration,
-    ModelRow,
+    CatalogueRows,
 )
 from agentapi_mcp.core.catalogue.ports import CatalogueStore, HealthStore
 
@@ -26,39 +26,32 @@ class UnwrittenCatalogue(CatalogueStore):
 
     def __init__(self, stored: CatalogueStore | None) -> None:
         self._stored = stored
-        self._declared: tuple[AgentDeclaration, ...] = ()
-        self._ids: dict[str, AgentId] = {}
+        self._file = CatalogueFile((), "")
+        self._new: dict[str, AgentRow] = {}
 
     @override
-    async def load(self) -> tuple[AgentRow, ...]:
-        rows = {row.name: row for row in ((await self._stored.load()) if self._stored is not None else ())}
-        for agent in self._declared:
-            rows[agent.name] = self._written(agent, rows.get(agent.name))
-        return tuple(rows[name] for name in sorted(rows))
+    async def load(self) -> CatalogueRows:
+        stored = CatalogueRows(()) if self._stored is None else await self._stored.load()
+        rows = {row.name: row for row in stored.agents}
+        for agent in self._file.agents:
+            rows[agent.name] = declared_row(agent, rows.get(agent.name) or self._unwritten(agent))
+        return CatalogueRows(tuple(rows[name] for name in sorted(rows)), self._file.sha256)
 
     @override
     async def write(self, file: CatalogueFile) -> bool:
-        self._declared = file.agents
+        self._file = file
         return False
 
     @override
     async def notify_changed(self) -> None:
         return None
 
-    def _written(self, agent: AgentDeclaration, row: AgentRow | None) -> AgentRow:
-        own = {model.name: _model_row(model) for model in agent.models}
-        others = {model.name: model for model in row.models if model.name not in own} if row is not None else {}
-        return AgentRow(
-            id=row.id if row is not None else self._ids.setdefault(agent.name, AgentId(new_id())),
-            name=agent.name,
-            backend=agent.backend,
-            description=agent.description,
-            enabled=agent.enabled,
-            means=row.means if row is not None else None,
-            instructions=agent.instructions,
-            default_model=agent.default_model,
-            models=(*own.values(), *others.values()),
-        )
+    @override
+    async def remove(self, agent_id: AgentId) -> None:
+        return None
+
+    def _unwritten(self, agent: AgentDeclaration) -> AgentRow:
+        return self._new.setdefault(agent.name, declared_row(agent, None))
 
 
 class UnwrittenHealth(HealthStore):
@@ -82,18 +75,3 @@ class UnwrittenHealth(HealthStore):
     @override
     async def traffic(self) -> Mapping[str, AgentTraffic]:
         return {}
-
-
-def _model_row(model: ModelDeclaration) -> ModelRow:
-    return ModelRow(
-        id=ModelRowId(new_id()),
-        name=model.name,
-        model_id=model.model_id,
-        provider=model.provider,
-        display_name=model.display_name,
-        description=model.description,
-        enabled=model.enabled,
-        context_window=model.context_window,
-        max_output_tokens=model.max_output_tokens,
-        prices=model.prices,
-    )

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError, StoreError, StoreUnavailableError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.jobs.models import Job, JobClaim, JobState
 from agentapi_mcp.core.jobs.ports import JobStore
 
@@ -77,7 +78,9 @@ class JobRunner:
     def _remark_on(self, job: Job, state: JobState | None) -> str | None:
         title = f"the job {job.name} ({job.summary})"
         if state is not None and state.consecutive_failures:
-            times = "" if state.consecutive_failures == 1 else f" {state.consecutive_failures} times in a row"
+            times = (
+                "" if state.consecutive_failures == 1 else f" {number_of(state.consecutive_failures, 'time')} in a row"
+            )
             return f"{title} failed{times}"
         if self._opened_at is None or self._clock.monotonic() - self._opened_at < _GRACE.total_seconds():
             return None

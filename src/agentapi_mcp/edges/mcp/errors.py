@@ -6,8 +6,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult, TextContent
 from starlette.responses import JSONResponse, Response
 
-from agentapi_mcp.base.errors import AgentApiError, NextStep, retry_after_seconds
-from agentapi_mcp.presentation.errors import ErrorWords, explain_error
+from agentapi_mcp.base.errors import AgentApiError, NextStep
+from agentapi_mcp.presentation.errors import ERROR_META_KEY, ErrorWords, error_fields, explain_error
 from agentapi_mcp.presentation.text import clean
 from agentapi_mcp.web.mounts import Refusal
 
@@ -58,21 +58,23 @@ def explain(error: AgentApiError) -> str:
 
 def tool_error(error: AgentApiError) -> CallToolResult:
     """Return an error as the result of a tool call, for the model to act on."""
-    return failed_result(explain(error))
+    return _failed(explain(error), error)
 
 
-def failed_result(text: str) -> CallToolResult:
-    """Return a failed tool result with this text."""
-    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+def internal_result(text: str) -> CallToolResult:
+    """Return the result of a tool call that failed for a reason that only the log has."""
+    return _failed(text, AgentApiError())
+
+
+def _failed(text: str, error: AgentApiError) -> CallToolResult:
+    # For programs, which need not read the words: a result of a tool has no other place for the error's code.
+    meta = {ERROR_META_KEY: error_fields(error)}
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True, _meta=meta)
 
 
 def rpc_error(error: AgentApiError) -> MCPError:
     """Return an error as a JSON-RPC error, with the stable code in its data."""
-    data: dict[str, object] = {"code": error.code, "retryable": error.retryable}
-    seconds = retry_after_seconds(error)
-    if seconds is not None:
-        data["retry_after_seconds"] = seconds
-    return MCPError(RPC_CODES[error.code], explain(error), data)
+    return MCPError(RPC_CODES[error.code], explain(error), error_fields(error))
 
 
 def resource_not_found(uri: str) -> MCPError:

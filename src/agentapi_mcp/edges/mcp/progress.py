@@ -7,6 +7,7 @@ from mcp_types import ProgressNotification, ProgressNotificationParams
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import TurnId
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.turn_follower import Progress, ProgressReport
 from agentapi_mcp.edges.mcp.callers import Context
@@ -84,7 +85,7 @@ def describe(progress: Progress) -> str:
     """Describe the progress: the agent's activity, the length of the answer so far, and its end."""
     doing = f"{progress.activity}, " if progress.activity else ""
     tail = f": …{clean(progress.tail)}" if progress.tail else ""
-    return f"{doing}{len(progress.text):,} characters so far{tail}"
+    return f"{doing}{number_of(len(progress.text), 'character')} so far{tail}"
 
 
 def _token(context: Context) -> str | int | None:

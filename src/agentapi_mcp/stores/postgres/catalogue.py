@@ -11,7 +11,14 @@ from typing_extensions import override
 from agentapi_mcp.base.ids import AgentId, ModelRowId
 from agentapi_mcp.base.json_values import as_amount, as_count, as_object, as_text
 from agentapi_mcp.base.money import Prices
-from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, ModelDeclaration, ModelRow
+from agentapi_mcp.core.catalogue.models import (
+    AgentDeclaration,
+    AgentRow,
+    CatalogueFile,
+    CatalogueRows,
+    ModelDeclaration,
+    ModelRow,
+)
 from agentapi_mcp.core.catalogue.ports import CatalogueStore
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
@@ -38,6 +45,19 @@ SELECT a.id, a.name, a.type, a.description, a.enabled, a.config::text AS config,
  ORDER BY a.name COLLATE "C", m.name COLLATE "C"
 """
 
+_WRITTEN: LiteralString = "SELECT sha256 FROM agentapi.catalogue_files WHERE source = $1"
+
+# A mark, and no deletion: sessions, turns and bills refer to the row, and so may another process that declares it.
+_REMOVE: LiteralString = """
+UPDATE public.agents
+   SET config = CASE coalesce(jsonb_typeof(config), 'null')
+                    WHEN 'object' THEN config
+                    WHEN 'null' THEN '{}'::jsonb
+                    ELSE jsonb_build_object('previous', config)
+                END || '{"removed": true}'
+ WHERE id = $1
+"""
+
 # Our own keys are replaced and all others preserved; a config that is not an object moves to `previous`.
 _UPSERT_AGENT: LiteralString = """
 INSERT INTO public.agents AS a (name, type, description, enabled, config)
@@ -45,7 +65,7 @@ VALUES ($1, $2, $3, $4, $5::text::jsonb)
 ON CONFLICT (name) DO UPDATE
    SET type = excluded.type, description = excluded.description, enabled = excluded.enabled,
        config = CASE coalesce(jsonb_typeof(a.config), 'null')
-                    WHEN 'object' THEN a.config - ARRAY['instructions', 'default_model', 'declared']
+                    WHEN 'object' THEN a.config - ARRAY['instructions', 'default_model', 'declared', 'removed']
                     WHEN 'null' THEN '{}'::jsonb
                     ELSE jsonb_build_object('previous', a.config)
                 END || excluded.config
@@ -73,14 +93,15 @@ class PostgresCatalogue(CatalogueStore):
         self._database = database
 
     @override
-    async def load(self) -> tuple[AgentRow, ...]:
+    async def load(self) -> CatalogueRows:
         """Read all agents with their models, tolerating any config."""
         async with self._database.as_system("read the catalogue") as connection:
             rows = await connection.fetch(_LOAD)
+            sha256 = await connection.fetchval(_WRITTEN, _SOURCE)
         by_agent: dict[AgentId, list[Row]] = {}
         for row in rows:
             by_agent.setdefault(AgentId(row["id"]), []).append(row)
-        return tuple(_agent_row(agent_id, rows) for agent_id, rows in by_agent.items())
+        return CatalogueRows(tuple(_agent_row(agent_id, rows) for agent_id, rows in by_agent.items()), sha256 or "")
 
     @override
     async def write(self, file: CatalogueFile) -> bool:
@@ -109,6 +130,12 @@ class PostgresCatalogue(CatalogueStore):
         async with self._database.as_system("tell of the catalogue") as connection:
             await _notify_changed(connection)
 
+    @override
+    async def remove(self, agent_id: AgentId) -> None:
+        async with self._database.as_system("remove an agent") as connection:
+            await connection.execute(_REMOVE, agent_id)
+            await _notify_changed(connection)
+
 
 async def _notify_changed(connection: Connection) -> None:
     await tell(connection, Signal(SignalKind.CATALOGUE_CHANGED))
@@ -116,7 +143,11 @@ async def _notify_changed(connection: Connection) -> None:
 
 async def _has_all(connection: Connection, file: CatalogueFile) -> bool:
     names = [agent.name for agent in file.agents]
-    found = await connection.fetchval("SELECT count(*) FROM public.agents WHERE name = ANY($1::text[])", names)
+    found = await connection.fetchval(
+        "SELECT count(*) FROM public.agents WHERE name = ANY($1::text[]) "
+        "AND (config -> 'removed' = 'true'::jsonb) IS NOT TRUE",
+        names,
+    )
     return bool(found == len(names))
 
 
@@ -181,6 +212,7 @@ def _agent_row(agent_id: AgentId, rows: Sequence[Row]) -> AgentRow:
         instructions=as_text(config.get("instructions")),
         default_model=as_text(config.get("default_model")),
         models=tuple(_model_row(each) for each in rows if each["model_row_id"] is not None),
+        removed=config.get("removed") is True,
     )
 
 
@@ -197,6 +229,7 @@ def _model_row(row: Row) -> ModelRow:
         context_window=as_count(config.get("context_window")) or None,
         max_output_tokens=as_count(config.get("max_output_tokens")) or None,
         prices=_prices(config.get("prices")),
+        declared=config.get("declared") is True,
     )
 
 

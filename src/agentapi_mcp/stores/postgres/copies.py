@@ -1,15 +1,27 @@
 """All rows of the program's tables: read in one snapshot, and loaded into a schema that is made for them."""
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
-from typing import BinaryIO, LiteralString, TypeAlias
+from typing import LiteralString, TypeAlias
 
 import asyncpg
 
 from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.core.conversations.models import SettlingRule
 from agentapi_mcp.stores.postgres.database import APPLICATION, Connection
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED
@@ -37,8 +49,10 @@ _WRITTEN_BY_STARTS = frozenset(
         *("public.agents", "public.models", "public.agent_health", "public.mcp_sessions", "agentapi.audit_events"),
     }
 )
+_PIECES = 16  # of what is read, that wait to be written
 # Longer than anybody waits; the command can be interrupted.
 _PATIENCE = 7 * 24 * 3600.0
+_SHORT_WAIT = "SET LOCAL lock_timeout = '10s'"
 _COPY_SETTINGS = """
 SET LOCAL search_path = pg_catalog;
 SET LOCAL statement_timeout = 0;
@@ -52,6 +66,7 @@ SET LOCAL extra_float_digits = 3;
 """
 _TABLES: LiteralString = """
 SELECT format('%s.%s', n.nspname, c.relname) AS name, n.nspname::text AS schema, c.relname::text AS relation,
+       format('%I.%I', n.nspname, c.relname) AS address,
        array_agg(a.attname::text ORDER BY a.attnum) AS columns,
        format('SELECT %s FROM %I.%I', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum),
               n.nspname, c.relname) AS query
@@ -78,13 +93,20 @@ SELECT w AS name FROM unnest($1::text[]) AS w
 """
 # A start writes the sessions of clients into the same table.
 _ACCOUNTS: LiteralString = "SELECT count(*) FROM public.mcp_sessions WHERE session_id LIKE 'oauth/%'"
-# Without superusers, who are members of every role, and who look after a server; but the program itself, whoever it is.
+# The program itself, whoever it is; and who may do what it does, since a pooler may have taken its name away. Without
+# superusers, who are members of every role and look after a server; and of the owner of the tables, who is a member as
+# the one that made the roles, only what might be the program behind a pooler.
 _USERS: LiteralString = """
-SELECT count(*) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+SELECT r.rolname::text AS login, a.application_name AS program, count(*) AS number
+  FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
  WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
    AND (a.application_name LIKE $1 || '%'
      OR NOT r.rolsuper
-    AND EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'agentapi_system' AND pg_has_role(r.oid, s.oid, 'MEMBER')))
+    AND EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'agentapi_system' AND pg_has_role(r.oid, s.oid, 'MEMBER'))
+    AND (a.application_name = '' OR a.application_name ILIKE 'supavisor%' OR a.application_name ILIKE 'pgbouncer%'
+      OR r.oid <> coalesce((SELECT relowner FROM pg_class WHERE oid = to_regclass('agentapi.migrations')),
+                           (SELECT oid FROM pg_roles WHERE rolname = current_user))))
+ GROUP BY 1, 2 ORDER BY 1, 2
 """
 # Functions and the table of roles stay where others may use them; `agentapi` goes first, with its policies.
 _REMOVE = """
@@ -146,11 +168,12 @@ SELECT 'account', a.key, a.key, a.value ->> 'key_id', s.user_id, p.email::text, 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the program's, with those of its columns that are stored."""
+    """A table of the program's, with those of its columns that are stored; `address` is its name in a statement."""
 
     name: str
     schema: str
     relation: str
+    address: str
     columns: tuple[str, ...]
     query: str
 
@@ -182,9 +205,41 @@ class Snapshot:
         """Hand over the rows in the text format of COPY, a line for each."""
         await self._connection.copy_from_query(table.query, output=write, timeout=_PATIENCE, encoding="utf8")
 
+    @asynccontextmanager
+    async def reader(self) -> AsyncGenerator[Callable[[str], AsyncGenerator[bytes]]]:
+        """Yield what reads the rows of a table as they are asked for, one table after the other."""
+        tables = {table.name: table for table in self.tables}
+        try:
+            async with asyncio.TaskGroup() as group:
+
+                async def rows(name: str) -> AsyncGenerator[bytes]:
+                    pieces = asyncio.Queue[bytes | None](_PIECES)
+                    reading = group.create_task(self._read(tables[name], pieces))
+                    try:
+                        while (piece := await pieces.get()) is not None:
+                            yield piece
+                    finally:
+                        reading.cancel()
+
+                yield rows
+        except BaseExceptionGroup as failed:
+            raise innermost(failed) from failed
+
+    async def refuse_users(self) -> None:
+        """Check that the program does not work with the database.
+
+        Raises:
+            StoreBusyError: it does.
+        """
+        await _refuse_users(self._connection)
+
     async def secrets(self) -> tuple[SealedSecret, ...]:
         """List what is sealed."""
         return await _secrets(self._connection)
+
+    async def _read(self, table: Table, pieces: asyncio.Queue[bytes | None]) -> None:
+        await self.copy(table, pieces.put)
+        await pieces.put(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,24 +253,39 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """All that is to be loaded: `migrations` is how many of the shipped ones it was made under."""
+    """All that is to be loaded: `migrations` is how many of the shipped ones it was made under.
+
+    `rows` gives the lines of a table, in pieces of any size; `check` may refuse all of it at the end.
+    """
 
     tables: Sequence[Copied]
     migrations: int
-    open_: Callable[[str], BinaryIO]
+    rows: Callable[[str], AsyncIterator[bytes]]
+    check: Callable[[], Awaitable[None]] | None = None
 
 
 @asynccontextmanager
-async def open_snapshot(url: str, variable: str | None, program: str) -> AsyncGenerator[Snapshot | None]:
+async def open_snapshot(
+    url: str, variable: str | None, program: str, *, is_held: bool = False
+) -> AsyncGenerator[Snapshot | None]:
     """Open a snapshot as the owner of the tables; None where the program has none here.
 
+    Where it `is_held`, the program does not work with the database, and who comes meanwhile waits before it writes.
+
     Raises:
+        StoreBusyError: the program works with it, though it is to be held.
         StoreMismatchError: a newer program made them, or the login may not read all of their rows.
     """
     async with owner_connection(url, variable) as connection:
         with _all_rows():
+            held = await copied_tables(connection) if is_held and await _has_program(connection) else ()
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 await connection.execute(_COPY_SETTINGS)
+                if held:
+                    # Before the first query, which decides on what the snapshot has.
+                    names = ", ".join(table.address for table in held)
+                    await connection.execute(f"{_SHORT_WAIT}; LOCK TABLE {names} IN SHARE MODE")
+                    await _refuse_users(connection)
                 if not await _has_program(connection):
                     yield None
                     return
@@ -233,7 +303,7 @@ async def open_snapshot(url: str, variable: str | None, program: str) -> AsyncGe
 async def copied_tables(connection: _Connection) -> tuple[Table, ...]:
     """List the program's tables that are copied."""
     rows = await connection.fetch(_TABLES, list(SHARED))
-    tables = [Table(r["name"], r["schema"], r["relation"], tuple(r["columns"]), r["query"]) for r in rows]
+    tables = [Table(r["name"], r["schema"], r["relation"], r["address"], tuple(r["columns"]), r["query"]) for r in rows]
     return tuple(table for table in tables if table.name not in LEFT_OUT)
 
 
@@ -262,9 +332,12 @@ async def load(
         await connection.fetch(_PARTITIONS)
         await run_within(connection, plan)
         await _settle(connection)
+        secrets = await _secrets(connection)
         # One that began meanwhile read what was there before.
         await _refuse_users(connection)
-        return await _secrets(connection)
+        if copy.check is not None:
+            await copy.check()
+        return secrets
 
 
 async def refuse_users(url: str, variable: str | None) -> None:
@@ -325,12 +398,19 @@ async def _has_program(connection: _Connection) -> bool:
 
 async def _refuse_users(connection: _Connection) -> None:
     await connection.fetchval("SELECT pg_stat_clear_snapshot()")  # else a transaction sees who was there at first
-    users = int(await connection.fetchval(_USERS, APPLICATION) or 0)
+    users = await connection.fetch(_USERS, APPLICATION)
     if users:
+        number = sum(row["number"] for row in users)
+        logins = listed(sorted({_login(row) for row in users}))
         raise StoreBusyError(
-            f"The program works with this database ({users} connection{'s' if users > 1 else ''}): end `serve`, quit "
-            "the clients and run `agentapi-mcp stop`, then try again. Nothing was changed."
+            f"The program works with this database ({number_of(number, 'connection')}, as {logins}): end "
+            "`serve`, quit the clients and run `agentapi-mcp stop`, then try again. Nothing was changed."
         )
+
+
+def _login(row: asyncpg.Record) -> str:
+    program = str(row["program"])
+    return str(row["login"]) if not program or program.startswith(APPLICATION) else f"{row['login']} by {program}"
 
 
 async def _refuse_others(connection: _Connection) -> None:
@@ -374,28 +454,42 @@ async def _load_tables(connection: _Connection, copy: Copy, on_rows: Callable[[s
     if strangers:
         raise StoreMismatchError(f"The backup has tables that this program does not know: {listed(strangers)}.")
     for name in await _order(connection, copied):
-        await _load_table(connection, tables[name], copied[name], copy)
-        on_rows(name, copied[name].rows)
+        await _load_table(connection, tables[name], copied[name], _counted(copied[name], copy, on_rows))
 
 
-async def _load_table(connection: _Connection, table: Table, copied: Copied, copy: Copy) -> None:
+async def _counted(copied: Copied, copy: Copy, on_rows: Callable[[str, int], None]) -> AsyncGenerator[bytes]:
+    """Hand on the rows of a table, and say how many they are; more than it has are refused at once."""
+    count = 0
+    async for piece in copy.rows(copied.name):
+        rows = piece.count(b"\n")  # in the text format, a line end in a value is escaped
+        count += rows
+        if count > copied.rows:
+            raise _other_rows(copied.name)
+        yield piece
+        on_rows(copied.name, rows)
+
+
+def _other_rows(name: str) -> StoreMismatchError:
+    return StoreMismatchError(f"The backup does not have the rows of {name} that it names.")
+
+
+async def _load_table(connection: _Connection, table: Table, copied: Copied, source: AsyncGenerator[bytes]) -> None:
     strangers = sorted(set(copied.columns) - set(table.columns))
     if strangers:
         raise StoreMismatchError(
             f"The backup has columns that the table {table.name} of this program has not: {listed(strangers)}. It was "
             "made of a database where another application has that table."
         )
-    with copy.open_(table.name) as source:
-        done = await connection.copy_to_table(
-            table.relation,
-            schema_name=table.schema,
-            columns=copied.columns,
-            source=source,
-            timeout=_PATIENCE,
-            encoding="utf8",
-        )
+    done = await connection.copy_to_table(
+        table.relation,
+        schema_name=table.schema,
+        columns=copied.columns,
+        source=source,
+        timeout=_PATIENCE,
+        encoding="utf8",
+    )
     if done != f"COPY {copied.rows}":
-        raise StoreMismatchError(f"The backup does not have the rows of {table.name} that it names.")
+        raise _other_rows(table.name)
 
 
 async def _order(connection: _Connection, copied: Mapping[str, Copied]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Members and invitations in Postgres; every statement filters by organisation."""
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import LiteralString
@@ -8,7 +9,14 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId
-from agentapi_mcp.core.access.models import Invitation, MemberList, OrganizationMember
+from agentapi_mcp.core.access.models import (
+    Invitation,
+    MemberList,
+    Membership,
+    MembershipStatus,
+    OrganizationMember,
+    OwnMembership,
+)
 from agentapi_mcp.core.access.ports import MemberStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
@@ -21,6 +29,14 @@ SELECT m.user_id, m.role::text AS role, p.email::text AS email,
   JOIN public.profiles p ON p.id = m.user_id
  WHERE m.organization_id = $1
  ORDER BY p.email, m.user_id
+"""
+_OF_USER: LiteralString = """
+SELECT m.organization_id, o.name::text AS organization, m.role::text AS role, m.permissions::text AS permissions,
+       agentapi.membership_status(m.user_id, m.organization_id) AS status
+  FROM public.organization_members m
+  JOIN public.organizations o ON o.id = m.organization_id
+ WHERE m.user_id = $1
+ ORDER BY o.name, o.id
 """
 # All memberships of the organisation, not only the one that changes: two owners must not remove each other at once.
 _LOCK: LiteralString = """
@@ -55,6 +71,14 @@ class PostgresMembers(MemberStore):
                 Invitation(email=row["email"], role=row["role"], expires_at=row["expires_at"]) for row in invitations
             ),
         )
+
+    @override
+    async def of_user(self, principal: Principal) -> tuple[OwnMembership, ...]:
+        async with self._database.as_system(
+            "the organisations of a user, for themselves", user=principal.user_id, is_list=True
+        ) as connection:
+            rows = await connection.fetch(_OF_USER, principal.user_id)
+        return tuple(_own(row) for row in rows)
 
     @override
     async def invite(self, principal: Principal, invitation: Invitation) -> None:
@@ -116,6 +140,14 @@ class PostgresMembers(MemberStore):
                 org_id,
                 operator.user_id,
             )
+
+
+def _own(row: Row) -> OwnMembership:
+    permissions = json.loads(row["permissions"] or "null")
+    status = MembershipStatus(row["status"])
+    return OwnMembership(
+        Membership(OrgId(row["organization_id"]), row["role"], permissions, status), row["organization"] or ""
+    )
 
 
 async def _check_ours(connection: Connection) -> None:

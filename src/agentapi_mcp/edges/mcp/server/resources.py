@@ -196,7 +196,9 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
     while page.next_cursor is not None:
         page = await agents.list_(caller.principal, limit=PAGE, cursor=page.next_cursor, preferences=preferences)
         views += page.items
-    return AgentsOut(agents=[agent_out(view) for view in views], next_cursor=None).model_dump_json(indent=1)
+    default = await agents.default(caller.principal, preferences)
+    out = AgentsOut(agents=[agent_out(view) for view in views], default=default, next_cursor=None)
+    return out.model_dump_json(indent=1)
 
 
 async def _read_sessions(caller: Caller, asked: Mapping[str, str]) -> str:

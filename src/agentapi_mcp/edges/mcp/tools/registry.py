@@ -21,7 +21,7 @@ from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import Context
 from agentapi_mcp.edges.mcp.client.key_elicitation import KeyElicitation
-from agentapi_mcp.edges.mcp.errors import failed_result, tool_error
+from agentapi_mcp.edges.mcp.errors import internal_result, tool_error
 from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult
 from agentapi_mcp.edges.mcp.tools import toolsets
 from agentapi_mcp.edges.mcp.tools.arguments import check_arguments
@@ -131,7 +131,7 @@ class Tools:
         except MCPError:
             raise
         except Exception as exc:  # noqa: BLE001  # the outermost point of a call: it is logged, and tells nothing
-            return failed_result(internal_message(log_unexpected("tool_failed", exc, what=spec.name)))
+            return internal_result(internal_message(log_unexpected("tool_failed", exc, what=spec.name)))
 
 
 def refuse_cursor(params: PaginatedRequestParams | None) -> None:

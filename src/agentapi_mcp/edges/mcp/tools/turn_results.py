@@ -6,7 +6,7 @@ from dataclasses import replace
 from mcp_types import Annotations, CallToolResult
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import one_line
+from agentapi_mcp.base.text import number_of, one_line
 from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import Sent, Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tools.answers import text_block
@@ -70,7 +70,7 @@ def task_message(turn: Turn) -> str | None:
     """Say how far the turn of a task is, without a word of the agent's: clients show it as the server's."""
     match turn.status:
         case TurnStatus.RUNNING | TurnStatus.INPUT_REQUIRED:
-            return f"Still running, {len(turn.reply):,} characters so far."
+            return f"Still running, {number_of(len(turn.reply), 'character')} so far."
         case TurnStatus.CANCELLED:
             return next_step(turn)
         case _:
@@ -94,7 +94,7 @@ def _remarks(turn: Turn, sent: Sent | None, left_out: int) -> str:
     """Write what the server says of a turn: no text of the agent, and no name from outside that is not quoted."""
     joined = describe_joined(sent, turn.status, turn.end_reason, _ANEW) if sent is not None and turn.joined else ""
     cut_off = (
-        f"[The reply is cut: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
+        f"[The reply is cut: {number_of(left_out, 'more byte')}. All of it: {transcript_uri(turn.session_id)} "
         f"or get_transcript with session_id {turn.session_id}]"
         if left_out
         else ""
@@ -111,7 +111,7 @@ def _state(turn: Turn) -> str:
         case TurnStatus.COMPLETED:
             return "" if turn.reply else "(The agent answered nothing.)"
         case TurnStatus.RUNNING:
-            return f"Still running, {len(turn.reply):,} characters so far. {next_step(turn)}"
+            return f"Still running, {number_of(len(turn.reply), 'character')} so far. {next_step(turn)}"
         case _:
             return next_step(turn) or ""
 

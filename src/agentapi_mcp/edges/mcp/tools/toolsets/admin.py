@@ -3,6 +3,7 @@
 from mcp_types import CallToolResult
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.identity.principals import Action
@@ -10,7 +11,13 @@ from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.models import OrganizationOut
-from agentapi_mcp.presentation.organizations import describe_limits, describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import (
+    describe_limits,
+    describe_size,
+    describe_undeclared,
+    describe_usage,
+    organization_out,
+)
 
 TOOLSET = Toolset()
 
@@ -66,9 +73,11 @@ async def set_organization(call: ToolCall) -> CallToolResult:
 def _shown(organization: Organization) -> CallToolResult:
     out = organization_out(organization)
     numbers = out.numbers
-    lines = [f"{out.name}: {numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages."]
-    lines.append(f"Last {numbers.days} days: {sum(numbers.turns.values())} turns, {describe_usage(numbers)}.")
+    lines = [f"{out.name}: {describe_size(numbers)}."]
+    turns = number_of(sum(numbers.turns.values()), "turn")
+    lines.append(f"Last {number_of(numbers.days, 'day')}: {turns}, {describe_usage(numbers)}.")
     values = {name: value for name, value in out.settings.model_dump().items() if value is not None}
     lines += [f"- {name}: {value}" for name, value in values.items()] or ["No settings: every agent, its own defaults."]
+    lines += [f"- {remark}" for remark in describe_undeclared(out.undeclared_agents)]
     lines += [f"- {limit}" for limit in describe_limits(out.limits)]
     return answer("\n".join(lines), out)

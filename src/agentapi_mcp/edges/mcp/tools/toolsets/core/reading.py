@@ -50,16 +50,18 @@ _CURSOR = Argument(name="cursor", about="From the page before")
 async def list_agents(call: ToolCall) -> CallToolResult:
     """Page through the agents."""
     caller = await call.identify()
+    preferences = await preferences_of(caller, call.context)
     page = await caller.services.agents.list_(
         caller.principal,
         query=call.given.find_text("query"),
         cursor=call.given.find_text("cursor"),
         limit=PAGE,
-        preferences=await preferences_of(caller, call.context),
+        preferences=preferences,
     )
+    default = await caller.services.agents.default(caller.principal, preferences)
     agents = [agent_out(view) for view in page.items]
     lines = [agent_line(agent) for agent in agents]
-    out = AgentsOut(agents=agents, next_cursor=page.next_cursor)
+    out = AgentsOut(agents=agents, default=default, next_cursor=page.next_cursor)
     return answer("\n".join(lines) or "No agent fits.", out, remark=_more(page.next_cursor))
 
 

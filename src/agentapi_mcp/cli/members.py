@@ -1,0 +1,19 @@
+"""Finding a member of the organisation by e-mail, or by the beginning or the end of the id."""
+
+from agentapi_mcp.cli.ids import MEMBER, find_id, whole_id
+from agentapi_mcp.core.services import Services
+
+
+async def member_id(services: Services, which: str) -> str:
+    """Return the whole id of a member; one of a user who is no member any more is taken as it is.
+
+    Raises:
+        InvalidRequestError: the part of an id is too short.
+        NotFoundError: no member fits, or more than one.
+    """
+    whole = whole_id(which)
+    if whole is not None:
+        return whole
+    members = (await services.memberships.list_(services.principal)).members
+    named = [str(one.user_id) for one in members if (one.email or "").lower() == which.strip().lower()]
+    return named[0] if named and which else find_id([str(one.user_id) for one in members], which, MEMBER)

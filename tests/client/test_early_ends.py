@@ -1,0 +1,106 @@
+"""A Python program that meets with a server that refuses, and leaves early: typed errors, and nothing left behind."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+import agentapi_mcp
+from agentapi_mcp.client import Answer, ClientError, ConnectionLostError, RefusedError
+from agentapi_mcp.web.application import WebOptions
+from tests.client.test_client import open_scene, over_http
+from tests.support.connect import open_edge
+from tests.support.edges import mcp_application, serve_app
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.residents import asked
+from tests.support.sockets import Line, serving
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "error", "words", "code"),
+    [
+        (401, "", RefusedError, "does not take the token", "not_authenticated"),
+        (403, '{"error": "The host is not allowed."}', RefusedError, "The host is not allowed.", "permission_denied"),
+        (404, "", RefusedError, "ends in /mcp", "not_found"),
+        (429, "", RefusedError, "wait, then call again", "limit_exceeded"),
+        (500, "", ConnectionLostError, "status 500", None),
+        (502, "<html>", ConnectionLostError, "status 502", None),
+        (200, "<html>", RefusedError, "no MCP server", "not_found"),
+        (200, "{}", RefusedError, "no MCP server", "not_found"),
+    ],
+)
+async def test_what_a_server_says_instead_of_answering_is_told(
+    status: int, said: str, error: type[ClientError], words: str, code: str | None
+) -> None:
+    kind = "application/json" if said.startswith("{") else "text/html"
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\nretry-after: 7\r\nconnection: close\r\n"
+
+    async def script(line: Line) -> None:
+        await line.reader.readuntil(b"\r\n\r\n")
+        line.writer.write(f"{head}content-length: {len(said)}\r\n\r\n{said}".encode())
+
+    async with serving(script) as server:
+        with pytest.raises(error, match=words) as raised:
+            async with agentapi_mcp.connect(f"{server.origin}/mcp", token=uuid4().hex):
+                pass
+    if isinstance(raised.value, RefusedError):
+        assert raised.value.code == code
+        assert raised.value.retry_after_seconds == (7 if status >= 400 else None)
+
+
+async def test_two_answers_at_once_have_their_own_pieces(edge_home: Path) -> None:
+    async with open_scene(edge_home) as scene:
+        answers = [scene.ask("[[echo]] first one"), scene.ask("[[echo]] second two")]
+
+        async def read(answer: Answer) -> str:
+            return "".join([piece async for piece in answer])
+
+        async with asyncio.TaskGroup() as group:
+            reading = [group.create_task(read(answer)) for answer in answers]
+        assert [each.result() for each in reading] == [(await answer).reply for answer in answers]
+        assert ["first" in (await answer).reply for answer in answers] == [True, False]
+
+
+async def test_a_break_stops_nothing_and_the_rest_comes_later(edge_home: Path) -> None:
+    async with open_scene(edge_home) as scene:
+        answer = scene.ask("[[slow]]")
+        scene.peer.steps.release(3)
+        heard = list[str]()
+        async for piece in answer:
+            heard.append(piece)
+            break
+        scene.peer.steps.release(200)
+        turn = await answer
+        assert (turn.status, turn.reply.startswith(heard[0])) == ("completed", True)
+        assert asked(scene.peer) == 1
+
+
+async def test_after_the_block_nothing_is_sent(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        async with over_http(edge) as agents:
+            before = agents.chat("hello", agent="droid")
+        for answer in (before, agents.chat("hello", agent="droid"), agents.turn("x")):
+            with pytest.raises(ConnectionLostError, match="closed"):
+                await answer
+        with pytest.raises(ConnectionLostError, match="closed"):
+            await agents.agents()
+
+
+async def test_nothing_is_left_behind(edge_home: Path) -> None:
+    def left() -> tuple[int, int]:
+        return len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir()))
+
+    async with open_edge(edge_home, OpenAIPeer()) as edge, serve_app(mcp_application(edge.server, WebOptions())) as at:
+        async with agentapi_mcp.connect(at.mcp) as agents:
+            await agents.chat(f"{edge.tag} warm", agent="droid")
+        tasks, files = left()
+        for _ in range(5):
+            with suppress(ZeroDivisionError):
+                async with agentapi_mcp.connect(at.mcp) as agents:
+                    answer = agents.chat(f"{uuid4().hex} [[chunks3]]", agent="droid")
+                    async for _piece in answer:
+                        raise ZeroDivisionError
+        assert len(asyncio.all_tasks()) <= tasks
+        assert left()[1] <= files + 2
