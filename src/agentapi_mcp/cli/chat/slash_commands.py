@@ -16,7 +16,7 @@ from textwrap import wrap
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import listed
-from agentapi_mcp.cli.chat.bills import fitted, short_id
+from agentapi_mcp.cli.chat.bills import fitted
 from agentapi_mcp.cli.chat.clients import find_named
 from agentapi_mcp.cli.chat.conversation import Conversation, unless_interrupted
 from agentapi_mcp.cli.chat.options import ChatOptions
