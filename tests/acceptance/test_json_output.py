@@ -178,3 +178,20 @@ async def test_an_organisation_is_json_and_its_members_are_named_by_short_ids(se
         assert (await asked(env, "migrate"))["migrations"] == []
         assert (await asked(env, "stop"))["left"] == []
         assert (await asked(env, "status"))["servers"] == []
+
+
+async def test_what_changes_files_is_json_too(edge_home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "agents.toml"
+    config.write_text("", encoding="utf-8")
+    env = environ(edge_home) | {"HOME": str(tmp_path), "AGENTAPI_CONFIG": str(config), "OPENAI_API_KEY": "sk-test"}
+    added = await asked(env, "agents", "add", "openai", "--model", "m", "--yes", "--force")
+    assert (added["file"], added["written"]) == (str(config), True)
+    assert "[agents.openai]" in added["change"]
+    kept = await asked(env, "agents", "remove", "openai", "--dry-run")
+    assert (kept["file"], kept["written"]) == (added["file"], False)
+    assert {each["name"] for each in (await asked(env, "agents", "add"))["providers"]} >= {"openai", "ollama"}
+    (pasted,) = await asked(env, "connect", "codex", "--print")
+    assert (pasted["client"], "[mcp_servers.agentapi]" in pasted["paste"]) == ("codex", True)
+    undone = await asked(env, "disconnect", "codex")
+    assert (undone["client"], undone["outcome"]) == ("codex", "unchanged")
+    assert "has no agent 'nosuch'" in (await refused(env, "models", "sync", "nosuch"))["message"]

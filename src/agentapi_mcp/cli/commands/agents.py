@@ -131,7 +131,12 @@ async def _list_agents(services: Services, *, with_undeclared: bool, as_json: bo
     agents = await read_all(lambda cursor: services.agents.list_(services.principal, cursor=cursor))
     others = await services.undeclared_agents.list_() if with_undeclared else ()
     if as_json:
-        shown: dict[str, object] = {"agents": [_fields(agent) for agent in agents], "next_cursor": None}
+        default = await services.agents.default(services.principal)
+        shown: dict[str, object] = {
+            "agents": [_fields(each) for each in agents],
+            "default": default,
+            "next_cursor": None,
+        }
         print_json(shown | ({"undeclared": [*map(_undeclared_fields, others)]} if with_undeclared else {}))
         return
     rows = [(a.name, str(a.health.status), a.default_model, "; ".join(a.missing) or a.description) for a in agents]
