@@ -1,24 +1,22 @@
 """What edges are given are use cases, and no stores."""
 
-import ast
 import inspect
 import pkgutil
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 import pytest
 
 from agentapi_mcp import stores
-from agentapi_mcp.core import services
 from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
 from agentapi_mcp.core.clients.ports import ElicitationStore, TransportSessionStore
 from agentapi_mcp.core.conversations.turns import Turns
-from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.signals import Signals
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from tests.support.use_cases import types_of_services
 
 
 def store_classes() -> Iterator[type]:
@@ -71,17 +69,7 @@ def fault(annotation: object) -> str | None:
     return f"{kind.__name__} is implemented by {', '.join(by)}" if by else None
 
 
-def use_cases() -> dict[str, object]:
-    """Return the types of the services, which their module imports for type checkers alone."""
-    names: dict[str, object] = {}
-    for node in ast.walk(ast.parse(inspect.getsource(services))):
-        if isinstance(node, ast.ImportFrom):
-            module = import_module(str(node.module))
-            names |= {alias.name: getattr(module, alias.name) for alias in node.names}
-    return get_type_hints(Services, globalns=vars(services) | names)
-
-
-@pytest.mark.parametrize(("name", "annotation"), use_cases().items())
+@pytest.mark.parametrize(("name", "annotation"), types_of_services().items())
 def test_a_field_of_the_services_is_no_store(name: str, annotation: object) -> None:
     parts = parts_of(annotation)
     assert parts, name

@@ -16,6 +16,7 @@ def test_every_kind_takes_part_in_the_contract(kind: str) -> None:
     assert case_of(kind).variants
 
 
+@pytest.mark.timeout(120)  # it waits for agents that are given up after seconds
 class TestBuiltIns(BackendContract):
     """The kinds of the registry."""
 

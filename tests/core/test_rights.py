@@ -15,7 +15,7 @@ from agentapi_mcp.base.errors import PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.identity.principals import NEEDS, VIA_PERSONAL, Action, Exceptions, Principal, Role, TokenScope
 from agentapi_mcp.core.keys.key_requests import KeyRequests
-from agentapi_mcp.core.services import Services
+from tests.support.use_cases import types_of_services
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Part:
 
 def use_case_classes() -> dict[str, type[Any]]:
     """Return the classes among the fields of `Services` that are no ports, and those behind the visits of a page."""
-    fields = (*get_type_hints(Services).values(), KeyRequests)
+    fields = (*types_of_services().values(), KeyRequests)
     return {each.__name__: each for each in fields if isclass(each) and not getattr(each, "_is_protocol", False)}
 
 
@@ -229,7 +229,7 @@ def test_every_use_case_that_takes_a_principal_has_a_row() -> None:
 @pytest.mark.parametrize("use_case", [name for name, why in OPEN_TO_ALL.items() if why == THE_OPERATORS])
 def test_what_no_role_limits_is_called_by_commands_alone(use_case: str) -> None:
     class_name, _, method = use_case.partition(".")
-    (part,) = (name for name, hint in get_type_hints(Services).items() if hint is use_case_classes()[class_name])
+    (part,) = (name for name, hint in types_of_services().items() if hint is use_case_classes()[class_name])
     callers = {
         path.relative_to(SOURCE).parts[0]
         for path in SOURCE.rglob("*.py")

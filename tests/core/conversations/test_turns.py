@@ -270,7 +270,7 @@ BAD: list[tuple[ChatRequest, type[Exception]]] = [
     (ChatRequest(message="half \ud800"), InvalidRequestError),
     (ChatRequest(message="hi", agent="nobody"), NotFoundError),
     (ChatRequest(message="hi", agent="guide", model="nothing"), NotFoundError),
-    (ChatRequest(message="hi", agent="guide", model="gpt-4o"), InvalidRequestError),
+    (ChatRequest(message="hi", agent="droid", model="gemini-2.0-pro"), InvalidRequestError),
     (ChatRequest(message="hi", agent="ccrouter"), BackendError),
     (ChatRequest(message="hi", session_id="no-id"), InvalidRequestError),
     (ChatRequest(message="hi", session_id=str(uuid4())), NotFoundError),
