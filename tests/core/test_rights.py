@@ -40,6 +40,7 @@ TABLE = [
     Row("Accounts.disconnect", (Action.MANAGE_KEYS,)),
     Row("Accounts.finish", (Action.MANAGE_KEYS,)),
     Row("Accounts.list_", (Action.MANAGE_KEYS,)),
+    Row("Agents.default", (Action.READ_CATALOGUE,)),
     Row("Agents.get", (Action.READ_CATALOGUE,)),
     Row("Agents.list_", (Action.READ_CATALOGUE,)),
     Row("Agents.meant", (Action.READ_CATALOGUE,)),
@@ -93,6 +94,7 @@ TABLE = [
     Row("Turns.follow", (Action.READ_SESSIONS,)),
     Row("Turns.get", (Action.READ_SESSIONS,)),
     Row("Turns.recent", (Action.READ_SESSIONS,)),
+    Row("Turns.spent", (Action.READ_SESSIONS,)),
     Row("Turns.start", (Action.CHAT,)),
     Row("Wallet.means", (Action.CHAT,)),
 ]
@@ -118,6 +120,7 @@ OPEN_TO_ALL = {
     "KeyRequests.restore": "gives a link back whose use was allowed, and failed",
     "KeyPageVisits.invite": "returns no address instead, as KeyRequests.create does",
     "Memberships.create_organization": THE_OPERATORS,
+    "Memberships.own": "names the organisations of the caller alone, as test_members.py shows",
     "Organizations.limit": THE_OPERATORS,
     "Tasks.conclude": "ends the caller's own call, for which the task has been read",
     "TransportSessions.close": "ends the caller's own session, which needs no right",
