@@ -72,6 +72,8 @@ async def test_an_id_that_fits_nothing_is_refused_in_the_same_words_everywhere(e
     what, words = IDS[name]
     error = await refused(env, *name.split(), *words.format("nosuch").split())
     assert error["message"] == f"There is no {what} nosuch; `agentapi-mcp {what}s list` shows those there are."
+    blank = await refused(env, *name.split(), *(word.format("      ") for word in words.split()))
+    assert blank["message"].startswith(f"That is too short for the id of a {what}")
     error = await refused(env, *name.split(), *words.format("abcde").split())
     assert error["message"].startswith(f"abcde is too short for the id of a {what}: say 6 characters of it")
 
@@ -90,7 +92,7 @@ async def test_conversations_are_json_in_the_shapes_of_the_tools_and_named_by_sh
         assert (await asked(env, "chat", "--session", end, "--agent", "guide", "and then?"))["session_id"] == (
             turn["session_id"]
         )
-        shown = await asked(env, "sessions", "show", end.upper())
+        shown = await asked(env, "sessions", "show", f" {end.upper()}\n")
         assert [each["role"] for each in shown["messages"]] == ["user", "assistant", "user", "assistant"]
         assert await asked(env, "sessions", "export", begin) == shown
         file = str(tmp_path / "exported.md")

@@ -81,6 +81,22 @@ def test_one_of_forty_columns_has_a_block_for_each_row() -> None:
     ]
 
 
+def test_a_long_word_of_a_block_is_broken_only_at_the_ends_of_lines() -> None:
+    link = "https://example.com/" + "0123456789" * 10
+    first, *rest = laid_out(("LINK", "TEXT"), [(link, "a b")], 30).splitlines()
+    assert first == "LINK:"
+    assert rest == [*(f"  {link[at : at + 28]}" for at in range(0, 120, 28)), "TEXT: a b"]
+
+
+def test_the_longest_words_make_no_blocks_where_the_rest_fits() -> None:
+    assert laid_out(("A", "B"), [("x", "y" * 200)], 40).splitlines()[:2] == ["A  B", "x  " + "y" * 37]
+
+
+def test_a_column_without_numbers_is_not_one_of_numbers() -> None:
+    rows = [("unknown", "one"), ("", "three")]
+    assert laid_out(("LIMIT OF IT", "NAME"), rows, 80).splitlines()[1] == "unknown      one"
+
+
 CELLS = st.text(st.sampled_from("ab 日é😀-,1"), max_size=60).map(lambda text: " ".join(text.split()))
 
 
@@ -100,7 +116,7 @@ def test_words_are_broken_only_where_they_are_longer_than_a_line(text: str, widt
         assert " ".join(lines) == text
 
 
-@pytest.mark.parametrize(("text", "width"), [("abc", 3), ("日本", 4), ("e\u0301", 1), ("😀", 2), ("", 0)])
+@pytest.mark.parametrize(("text", "width"), [("abc", 3), ("日本", 4), ("e\u0301", 1), ("😀", 2), ("", 0), ("\u0644\u200c\u0627", 2)])
 def test_the_columns_that_a_text_takes(text: str, width: int) -> None:
     assert cell_width(text) == width
 

@@ -202,6 +202,15 @@ def test_json_escapes_what_is_not_seen_in_a_pipe_too(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == '"a\\u009b\\u202e\\udb40\\udc41👩🏽‍💻"\n'
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_json_is_json_in_every_encoding_of_stdout(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value, written = {"ä": "größe “日本” 👩🏽‍💻 \x9b\x7f\udcff"}, io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, "strict"))
+    print_json(value)
+    assert json.loads(written.getvalue()) == value
+    assert not hides_something(plain(written.getvalue().decode("ascii")))
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -41,9 +41,9 @@ def short_id(id_: str) -> str:
 
 def whole_id(text: str) -> str | None:
     """Return the id that a text is, as it is listed; None if it is not a whole one."""
-    if len(text) in _LENGTHS:
+    if len(text.strip()) in _LENGTHS:
         with suppress(ValueError):
-            return str(UUID(text))
+            return str(UUID(text.strip()))
     return None
 
 
@@ -53,7 +53,7 @@ def check_part(text: str, kind: IdKind) -> None:
     Raises:
         InvalidRequestError: it is too short.
     """
-    if len(text) < _LEAST:
+    if len(text.strip()) < _LEAST:
         raise InvalidRequestError(
             f"{one_line(text, _SHOWN) or 'That'} is too short for the id of a {kind.what}: say {_LEAST} characters of "
             f"it, best its last. {kind.where}"
@@ -69,7 +69,7 @@ def find_id(ids: Iterable[str], text: str, kind: IdKind) -> str:
     """
     check_part(text, kind)
     # Ids are UUIDs of version 7, which begin with the time: those of one day share a prefix, not an end.
-    part = whole_id(text) or text.lower()
+    part = whole_id(text) or text.strip().lower()
     found = [id_ for id_ in dict.fromkeys(ids) if id_.startswith(part) or id_.endswith(part)]
     if not found:
         raise NotFoundError(f"There is no {kind.what} {one_line(text, _SHOWN)}; {kind.where}")

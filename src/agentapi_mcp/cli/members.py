@@ -15,5 +15,6 @@ async def member_id(services: Services, which: str) -> str:
     if whole is not None:
         return whole
     members = (await services.memberships.list_(services.principal)).members
-    named = [str(one.user_id) for one in members if (one.email or "").lower() == which.strip().lower()]
-    return named[0] if named and which else find_id([str(one.user_id) for one in members], which, MEMBER)
+    # A program, and whoever has no e-mail, is not named by a blank, such as a script's empty variable.
+    named = [str(one.user_id) for one in members if one.email and one.email.lower() == which.strip().lower()]
+    return named[0] if named else find_id([str(one.user_id) for one in members], which, MEMBER)

@@ -197,11 +197,11 @@ def _text(cell: object, shown: Callable[[UUID], str]) -> str:
 
 
 def print_json(value: object) -> None:
-    """Print JSON, indented."""
-    print_out(json_text(value))
+    """Print JSON, indented; in ASCII where stdout cannot encode all of it, for which other escapes are no JSON."""
+    print_out(json_text(value, is_ascii="utf" not in (sys.stdout.encoding or "utf").lower()))
 
 
-def json_text(value: object) -> str:
+def json_text(value: object, *, is_ascii: bool = False) -> str:
     """Serialize JSON, indented; what a reader would not see is escaped, which programs read as the same text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(value, indent=2, ensure_ascii=is_ascii, default=str)
     return replace_invisible(text, lambda character: json.dumps(character)[1:-1], keep="\n")

@@ -89,20 +89,23 @@ def _padded(text: str, width: int, to_right: bool) -> str:  # noqa: FBT001  # by
 def _block(columns: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
     for name, cell in zip(columns, row, strict=True):
         if cell:
-            first, *rest = wrapped(f"{name}: {cell}", width)
+            first, *rest = wrapped(f"{name}: {cell}", width, indent=2)
             yield first
-            yield from (f"  {line}" for line in wrapped(" ".join(rest), width - 2) if rest)
+            yield from (f"  {line}" for line in rest)
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """Break a text into lines between its words, and within a word that is longer than a line."""
+def wrapped(text: str, width: int, *, indent: int = 0) -> list[str]:
+    """Break a text into lines between its words, and within a word that is longer than a line.
+
+    The lines after the first leave room for an indent.
+    """
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if cell_width(joined) <= width:
+        if cell_width(joined) <= width - (indent if len(lines) > 1 else 0):
             lines[-1] = joined
         else:
-            lines += _broken(word, width)
+            lines += _broken(word, width - indent)
     return [line for line in lines if line] or [""]
 
 

@@ -192,6 +192,11 @@ class Catalogue:
         ]
         return tuple(sorted(entries, key=lambda entry: entry.name))
 
+    async def declared_names(self) -> tuple[str, ...]:
+        """List the names of `entries`, for which no backend is imported and built."""
+        rows = await self._current()
+        return tuple(sorted(row.name for row in rows.agents if self._declaration(row) is not None))
+
     async def undeclared(self) -> tuple[AgentRow, ...]:
         """List the rows that this process's file does not declare, those that were removed as well, by name."""
         rows = await self._current()

@@ -75,7 +75,7 @@ class Organizations:
         await self._record(operator, org_id, f"limits.{name}")
 
     async def _with_undeclared(self, organization: Organization) -> Organization:
-        settings, declared = organization.settings, {entry.name for entry in await self._catalogue.entries()}
+        settings, declared = organization.settings, await self._catalogue.declared_names()
         named = dict.fromkeys((*filter(None, (settings.default_agent,)), *(settings.allowed_agents or ())))
         return replace(organization, undeclared_agents=tuple(name for name in named if name not in declared))
 

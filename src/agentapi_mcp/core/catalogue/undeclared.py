@@ -36,7 +36,7 @@ class UndeclaredAgents:
                 operator, AuditAction.AGENT_REMOVED, target=target, details=AuditDetails(agent=name)
             )
             return
-        declared = [entry.name for entry in await self._catalogue.entries()]
+        declared = await self._catalogue.declared_names()
         if name in declared:
             raise InvalidRequestError(
                 f"The agent {name} stands for an agent of the configuration file, by a row that another program wrote "
