@@ -12,10 +12,10 @@ from agentapi_mcp.client import Answer, ClientError, ConnectionLostError, Refuse
 from agentapi_mcp.web.application import WebOptions
 from tests.client.test_client import open_scene, over_http
 from tests.support.connect import open_edge
-from tests.support.edges import mcp_application, serve_app
+from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.residents import asked
-from tests.support.sockets import Line, serving
+from tests.support.sockets import Line, Script, serving
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,54 @@ async def test_what_a_server_says_instead_of_answering_is_told(
     if isinstance(raised.value, RefusedError):
         assert raised.value.code == code
         assert raised.value.retry_after_seconds == (7 if status >= 400 else None)
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 200 OK\r\ncontent-ty", b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{"]
+)
+async def test_a_connection_that_breaks_before_the_answer_is_told_to_the_caller_alone(
+    said: bytes, edge_home: Path
+) -> None:
+    peer = OpenAIPeer()
+    async with (
+        open_edge(edge_home, peer) as edge,
+        serve_app(mcp_application(edge.server, WebOptions())) as served,
+        serving(_breaking(served, said)) as network,
+    ):
+        words = f"{edge.tag} once"
+        async with agentapi_mcp.connect(f"{network.origin}/mcp") as agents:
+            with pytest.raises(ConnectionLostError) as raised:
+                await agents.chat(words, agent="droid")
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+            async with agentapi_mcp.connect(served.mcp) as others:
+                turn = await others.chat(words, agent="droid", idempotency_key=raised.value.idempotency_key)
+            assert (turn.status, asked(peer)) == ("completed", 1)
+            with pytest.raises(ConnectionLostError, match="closed"):
+                await agents.agents()
+
+
+def _breaking(served: Served, said: bytes) -> Script:
+    """Pass all on to a server; after a message has gone there, say this instead of its answer, and break off."""
+
+    async def script(line: Line) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(served.base.rpartition(":")[2]))
+        try:
+            while b'"tools/call"' not in (heard := await line.hear()):
+                writer.write(heard)
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+                await line.say(head, await reader.readexactly(size))
+            writer.write(heard)
+            await reader.readuntil(b"\r\n\r\n")
+            await line.say(said)
+            line.reset()
+            await line.peer.go_on.wait()  # the server does not hear of it before the test ends
+        finally:
+            writer.transport.abort()
+
+    return script
 
 
 async def test_two_answers_at_once_have_their_own_pieces(edge_home: Path) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypedDict, TypeVar
 from uuid import uuid4
 
@@ -117,22 +118,44 @@ async def connect(
         RefusedError: the server does not take the token, or what answers there is no MCP server.
     """
     failure: Exception | None = None
+    left = asyncio.Event()
+    opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
     # The connection closes before the group waits: what an answer then still waits for is known to be gone.
-    async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+    async with asyncio.TaskGroup() as group:
         wire = Wire(group)
+        group.create_task(_hold(wire, opened, left, partial(_opened, wire, url, token, env or {}, name)))
         try:
-            wire.use(await _opened(stack, wire, url, token, env or {}, name))
+            wire.use(await _first(opened, url, wire))
             yield AgentClient(wire)
         except Exception as exc:  # noqa: BLE001  # raised below: a task group would hide it in a group of exceptions
             failure = exc
         finally:
             wire.close()
+            left.set()
     if failure is not None:
         raise failure
 
 
+async def _hold(
+    wire: Wire,
+    opened: asyncio.Future[Client],
+    left: asyncio.Event,
+    opening: Callable[[AsyncExitStack], Coroutine[Any, Any, Client]],
+) -> None:
+    """Hold a connection in a task of its own: the SDK cancels the task that opened it where a request fails."""
+    try:
+        async with AsyncExitStack() as stack:
+            opened.set_result(await opening(stack))
+            await left.wait()
+    except Exception as exc:  # noqa: BLE001  # who waits for an answer has been told that the connection is closed
+        if not opened.done():
+            opened.set_exception(exc)
+    finally:
+        wire.close()
+
+
 async def _opened(
-    stack: AsyncExitStack, wire: Wire, url: str | None, token: str | None, env: Mapping[str, str], name: str
+    wire: Wire, url: str | None, token: str | None, env: Mapping[str, str], name: str, stack: AsyncExitStack
 ) -> Client:
     target: Transport | StdioServerParameters
     if url is None:
@@ -148,13 +171,17 @@ async def _opened(
         http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT, event_hooks=hooks))
         target = streamable_http_client(url, http_client=http)
     client = Client(target, client_info=Implementation(name=name, version=VERSION), message_handler=wire.hear)
+    await stack.enter_async_context(client)
+    # Else the SDK lists the tools after the first answer, which is lost where the server is then shutting down.
+    await client.list_tools()
+    return client
+
+
+async def _first(opened: Awaitable[Client], url: str | None, wire: Wire) -> Client:
     try:
-        await stack.enter_async_context(client)
-        # Else the SDK lists the tools after the first answer, which is lost where the server is then shutting down.
-        await client.list_tools()
+        return await opened
     except Exception as exc:
         raise _unopened(exc, url, wire) from exc
-    return client
 
 
 def _unopened(exc: Exception, url: str | None, wire: Wire) -> ClientError:
