@@ -94,6 +94,31 @@ async def test_there_is_a_script_for_each_shell(edge_home: Path, tmp_path: Path,
         assert await checked.communicate() == (None, b"")
 
 
+async def test_a_name_that_a_shell_would_run_is_not_completed(tmp_path: Path, shell: Path) -> None:
+    config = tmp_path / "agents.toml"
+    names = [
+        "plain/x-1.5:free",
+        "$(touch made)",
+        "a;touch made",
+        "`touch made`",
+        "*",
+        "two words",
+        "a\\nb",
+        "~root",
+        "a'",
+    ]
+    models = "".join(
+        f"[[agents.own.models]]\nname = {json.dumps(name)}\nmodel_id = {json.dumps(name)}\nprovider = 'own'\n"
+        for name in names
+    )
+    config.write_text(
+        f"[agents.own]\nbackend = 'openai'\noptions = {{ base_url = 'http://127.0.0.1:9/v1' }}\n{models}",
+        encoding="utf-8",
+    )
+    env = environ(tmp_path / "home") | {"AGENTAPI_CONFIG": str(config)}
+    assert await tab(shell, env, "chat", "--agent", "own", "--model", "") == ["plain/x-1.5:free"]
+
+
 @pytest.mark.parametrize("asked", ["", "nosuch_complete", "bash_source", "bash_complete"])
 async def test_a_question_that_is_none_is_answered_by_nothing(edge_home: Path, asked: str) -> None:
     assert await run(environ(edge_home) | {"_AGENTAPI_MCP_COMPLETE": asked}) == (0, "", "")

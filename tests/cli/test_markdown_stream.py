@@ -1,7 +1,10 @@
 """Markdown that is shown while it comes."""
 
+import asyncio
 import io
 import re
+import sys
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -11,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from agentapi_mcp.cli.chat.markdown_stream import MarkdownStream
+from agentapi_mcp.cli.chat.rendering import markdown_answer
 from tests.support.visibility import hides_something
 
 ANSWER = """# The title
@@ -255,6 +259,36 @@ def test_a_long_block_is_shown_whole(answer: str) -> None:
     assert len(re.sub(r"\s", "", unstyled(steps[-2]))) > len(wanted) - 25_000
 
 
+@pytest.mark.parametrize("unit", ["[", "![", "[a](b)", "[a] ", "*a*", "_a_ ", "`a` ", "日[a](b)"])
+def test_the_cost_of_a_character_does_not_grow_with_their_number(unit: str) -> None:
+    calls = [_calls(lambda size=size: shown([unit * (size // len(unit))])) for size in (2000, 16_000)]
+    assert calls[1] < 10 * calls[0]
+    assert calls[1] < 120 * 16_000
+
+
+def _calls(work: Callable[[], object]) -> int:
+    """Count the calls of functions, and the steps of generators."""
+    count = 0
+
+    def counted(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(counted)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_a_link_stands_in_a_few_brackets() -> None:
+    assert shown(["[a [b ![c](d) e](f)"], colours=None)[-1] == "[a b [c] (d) e (f)\n"
+    assert shown(["[[[[a](b)]]] [x](y)"], colours=None)[-1] == "[[[a (b)]]] x (y)\n"
+    assert shown(["[[[[[a](b)]]]] [x](y)"], colours=None)[-1] == "[[[[[a](b)]]]] x (y)\n"
+
+
 def test_a_row_is_as_wide_as_the_terminal_is_by_then() -> None:
     written = list[str]()
     console = Console(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
@@ -265,3 +299,16 @@ def test_a_row_is_as_wide_as_the_terminal_is_by_then() -> None:
     stream.feed("nine ten eleven twelve thirteen")
     stream.finish()
     assert "".join(written) == "one two three four five six seven eight\nnine ten eleven\ntwelve thirteen\n"
+
+
+async def test_keys_are_looked_at_while_an_answer_of_any_size_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    answer, seen = markdown_answer(), ""
+    answer.add("word " * 200_000 + "**late**")
+    while not seen:
+        await asyncio.sleep(0)  # noqa: TID251  # one step of the loop
+        seen += capsys.readouterr().out
+    assert len(seen) < 50_000
+    answer.end()
+    seen += capsys.readouterr().out
+    assert seen.count("word") == 200_000
+    assert seen.endswith("**late**\n")  # what nobody waits for is shown as it was written

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
 from importlib import import_module
@@ -16,6 +17,8 @@ from agentapi_mcp.cli.terminal import print_out
 
 PROGRAM, VARIABLE = "agentapi-mcp", "_AGENTAPI_MCP_COMPLETE"
 _WITHIN = 0.4  # seconds; a person has pressed a key and waits
+# What a shell reads as one word alone: bash puts it into the line as it is, and a provider may have named it.
+_WORD = re.compile(r"[A-Za-z0-9@_][A-Za-z0-9@_./:+,=-]*")
 Items = list[CompletionItem[str]]
 
 
@@ -66,5 +69,5 @@ def _fitting(found: Sequence[tuple[str, str | None]], incomplete: str) -> Items:
     return [
         CompletionItem(name, help=one_line(about or "", 80) or None)
         for name, about in dict(found).items()
-        if name.startswith(incomplete)
+        if name.startswith(incomplete) and _WORD.fullmatch(name)
     ]

@@ -1,6 +1,7 @@
 """The words of a block of Markdown with their styles, and how far they can no longer change."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -24,6 +25,7 @@ _ADDED = {
 _NO_MARKUP = "\ufffc"  # stands for what is markup no more: code, and characters behind a backslash
 # What may still become the beginning of emphasis, of code, of an address or of a line's end.
 _MAY_OPEN = re.compile(r"`|\*+(?!\s)|(?<!\w)_+(?!\s)|~~+(?!\s)|<[^<>\x00-\x20]*$|\\$")
+_WORD = re.compile(r"\S*")
 _MAY_CHANGE = frozenset("`*_~<>\\&[]!():")
 
 
@@ -35,7 +37,7 @@ class Inline:
         self._shadow = ""  # the text, in which only what may still be markup stands for itself
         self._nests: list[tuple[int, int]] = []  # where emphasis, links and code begin and end, the outermost ones
         self._styles = [style]
-        self._opened: list[tuple[Token, int]] = []
+        self._opened: list[tuple[Token, int, int]] = []  # with the characters and the parts before it
         for token in tokens:
             self._take(token)
 
@@ -46,7 +48,9 @@ class Inline:
             end = min(end, self._last_word())
         while end != before:
             before = end
-            end = next((begin for begin, close in self._nests if begin < end < close), end)
+            nest = bisect_left(self._nests, (end,)) - 1  # the last one that begins before it
+            if nest >= 0 and end < self._nests[nest][1]:
+                end = self._nests[nest][0]
             if end < len(text):
                 end = _row_end(text, end)
         return _before(self.parts, len(text[:end].rstrip()))
@@ -58,11 +62,11 @@ class Inline:
     def _take(self, token: Token) -> None:
         if token.nesting > 0:
             self._styles.append(self._styles[-1] + _ADDED.get(token.type, PLAIN))
-            self._opened.append((token, len(self._shadow)))
+            self._opened.append((token, len(self._shadow), len(self.parts)))
         elif token.nesting < 0:
-            opened, begin = self._opened.pop()
+            opened, begin, part = self._opened.pop()
             self._styles.pop()
-            if address := _address(opened, self._text[begin:]):
+            if address := _address(opened, "".join(text for text, _ in self.parts[part:])):
                 self._add(address, self._styles[-1] + FAINT)
             self._nest(begin)
         else:
@@ -123,8 +127,10 @@ class Inline:
 
 def _row_end(text: str, place: int) -> int:
     """Return the last place up to this one at which a row may end."""
-    begin = max((match.end() for match in re.finditer(r"\s", text[:place])), default=0)
-    word = re.match(r"\S*", text[begin:])
+    begin = place  # looked for from here, since it is near
+    while begin and not text[begin - 1].isspace():
+        begin -= 1
+    word = _WORD.match(text, begin)
     ends = [end for end in row_ends(word[0] if word else "", begin) if end <= place]
     return ends[-1] if ends else begin
 

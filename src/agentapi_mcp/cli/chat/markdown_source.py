@@ -7,12 +7,16 @@ with a bar.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_block.table import escapedSplit, getLine, table
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
+_DEEPEST_BRACKET = 4  # open ones before it; a picture in a link has one
 DEEPEST = 40  # quotes and lists within each other; what is deeper is shown as it was written
 _CONTAINERS = r"(?:[ \t>*+-]|\d{1,9}[.)])*"
 # The beginning of a line that may still become a list, a heading, a rule, a table or code.
@@ -81,9 +85,28 @@ def _cell(level: int, text: str) -> tuple[Token, Token, Token]:
     return Token("td_open", "td", 1, level=level), inline, Token("td_close", "td", -1, level=level)
 
 
+def _deep_bracket(state: StateInline, silent: bool) -> bool:  # noqa: FBT001  # as the parser calls it
+    """Take a bracket inside of many that are open for text: for each, the parser would read what follows once more."""
+    begin = state.pos + (state.src[state.pos] == "!")
+    if state.src[begin : begin + 1] != "[" or _open_brackets(state.src)[begin] < _DEEPEST_BRACKET:
+        return False
+    if not silent:
+        state.pending += state.src[state.pos : begin + 1]
+    state.pos = begin + 1
+    return True
+
+
+@lru_cache(maxsize=1)
+def _open_brackets(text: str) -> tuple[int, ...]:
+    """Return how many brackets are open before each character."""
+    steps = ((character == "[") - (character == "]") for character in text)
+    return tuple(accumulate(steps, lambda opened, step: max(opened + step, 0), initial=0))
+
+
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": DEEPEST})
     parser.enable(["table", "strikethrough"]).disable(["lheading", "reference", "text_join"])
+    parser.inline.ruler.before("link", "deep_bracket", _deep_bracket)
     parser.block.ruler.at("table", _table_with_bars, {"alt": ["paragraph", "reference"]})
     return parser
 
