@@ -284,7 +284,9 @@ async def test_an_uninstallation_says_what_goes_and_leaves_what_is_the_users(hom
     await done(env, "connect", "cursor", "--force")
     assert "agentapi" in cursor.read_text(encoding="utf-8")
     other = {**env, "AGENTAPI_HOME": str(tmp_path)}
-    assert "There is nothing to remove" in (await done(other, "uninstall", "--yes")).err
+    bare = await done(other, "uninstall", "--yes")
+    assert "There is nothing to remove" in bare.err
+    assert ("Will go" in bare.err, "Removed" in bare.out) == (False, False)
     said = await refused(env, "uninstall")
     for part in (f"the server agentapi in {cursor}", f"{home.path / 'pg18'}: the embedded database, ", "say --yes"):
         assert part in said

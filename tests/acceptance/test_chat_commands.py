@@ -126,7 +126,16 @@ async def test_an_editor_that_fails_loses_nothing(ends: str, edge_home: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("/modle x", "/model"), ("/exit", "/quit"), ("/clear", "/new"), ("/AGENTS", "/agents")]
+    ("typed", "meant"),
+    [
+        ("/modle x", "/model"),
+        ("/exit", "/quit"),
+        ("/clear", "/new"),
+        ("/AGENTS", "/agents"),
+        ("/histroy", "/sessions"),
+        ("exit", "/quit"),
+        ("Quit ", "/quit"),
+    ],
 )
 async def test_what_looks_like_a_command_is_not_sent(typed: str, meant: str, edge_home: Path) -> None:
     async with OpenAIPeer() as peer:

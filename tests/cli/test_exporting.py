@@ -18,6 +18,7 @@ from typing_extensions import override
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.base.json_values import as_list, as_object
+from agentapi_mcp.cli.commands.export import contents
 from agentapi_mcp.cli.exporting import export
 from agentapi_mcp.cli.progress import Progress
 from agentapi_mcp.core.services import Services
@@ -175,3 +176,16 @@ async def test_a_long_conversation_is_whole_and_never_in_memory(
     assert [text.split()[0] for text in texts] == [str(number) for number in range(1, messages + 1)]
     assert {len(text.split()[1]) for text in texts} == {characters}
     assert markdown.count("\n## You") == messages
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({}, "1 organization"),
+        ({"sessions": 2, "preferences": 1}, "1 organization, 2 sessions and 1 MCP client"),
+        ({"keys": 2, "accounts": 2, "preferences": 2}, "1 organization, 2 keys, 2 accounts and 2 MCP clients"),
+    ],
+)
+def test_what_is_in_it_is_said_in_words(counts: dict[str, int], said: str) -> None:
+    none = {"organizations": 1, "sessions": 0, "tokens": 0, "keys": 0, "accounts": 0, "preferences": 0}
+    assert contents(none | counts) == said

@@ -49,7 +49,8 @@ async def uninstall(*, yes: bool, as_json: bool) -> None:
     entries, parts = _entries(settings, environ), homes.parts(settings, environ)
     servers = find_servers(environ)
     _tell(settings, entries, parts, running=len(servers))
-    if not entries and not servers and not any(part.is_ours for part in parts):
+    is_bare = not entries and not servers and not any(part.is_ours for part in parts)
+    if is_bare:
         print_err("There is nothing to remove.")
     else:
         ask("Remove that? `agentapi-mcp backup FILE` keeps what is in the database.", yes=yes)
@@ -66,7 +67,9 @@ async def uninstall(*, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json(_json(settings, environ, entries, parts, kept) | {"failed": [asdict(each) for each in left]})
     else:
-        _print_rest(settings, environ, entries, kept)
+        if not is_bare:
+            _print_removed(settings, environ, entries)
+        _print_rest(entries, kept)
     if left:
         what = "; ".join(f"{each.path} ({each.reason})" for each in left)
         raise StoreUnavailableError(f"Not all of it could be removed: {what}. Mend that, and uninstall again.")
@@ -120,7 +123,8 @@ def _tell(settings: Settings, entries: Sequence[Entry], parts: Sequence[Part], *
     if not backups.is_embedded(settings):
         place = backups.place_name(settings, environment())
         stays.append(f"{place}: `agentapi-mcp reset` removes what the program has there, before this")
-    for line in ["Will go:", *map(_indented, goes), "Will stay:", *map(_indented, [*stays, "the program itself"])]:
+    going = ["Will go:", *map(_indented, goes)] if goes else []
+    for line in [*going, "Will stay:", *map(_indented, [*stays, "the program itself"])]:
         print_err(line)
 
 
@@ -136,9 +140,12 @@ def _remove_run(environ: Mapping[str, str]) -> None:
         shutil.rmtree(run, ignore_errors=True)
 
 
-def _print_rest(settings: Settings, environ: Mapping[str, str], entries: Sequence[Entry], kept: Sequence[Part]) -> None:
+def _print_removed(settings: Settings, environ: Mapping[str, str], entries: Sequence[Entry]) -> None:
     of_clients = f"this server in {number_of(len(entries), 'client')}, and " if entries else ""
     print_out(f"Removed: {of_clients}what was in {homes.home_of(settings, environ)}.")
+
+
+def _print_rest(entries: Sequence[Entry], kept: Sequence[Part]) -> None:
     for part in kept:
         print_out(f"Kept: {part.path}")
     for path in sorted({path for entry in entries for path in entry.copies if path.exists()}):

@@ -40,6 +40,9 @@ ANSWERED_BY = {
     "docs/commands.md#migrate": [
         "how do I run the migrations",
     ],
+    "docs/commands.md#status-and-stop": [
+        "how do I stop the server",
+    ],
     "docs/commands.md#tokens": [
         "how do I make a token?",
     ],
@@ -159,6 +162,8 @@ ANSWERED_BY = {
     ],
     "docs/how-to/chat-in-the-terminal.md#commands": [
         "copy the last answer",
+        "exit",
+        "how to quit the chat",
     ],
     "docs/how-to/chat-in-the-terminal.md#with-a-screen-reader-or-on-a-plain-terminal": [
         "blind user screenreader",
@@ -380,6 +385,7 @@ ANSWERED_BY = {
         "where can I see my old chats?",
         "find old chat",
         "search my history",
+        "show me the history",
     ],
     "docs/sessions.md#read-a-transcript": [
         "how do I read the transcript of a session?",

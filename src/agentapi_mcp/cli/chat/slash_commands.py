@@ -35,7 +35,16 @@ _LONGEST_COPY = 74_994  # bytes of base64 that xterm takes
 _EDITOR = "vi"
 _NONE = "none"
 _NONE_USABLE = "  No agent can be used yet: /agents says what each of them lacks."
-_MEANT = {"/exit": "/quit", "/q": "/quit", "/clear": "/new", "/history": "/sessions", "/system_prompt": "/system"}
+# What other programs call them; `exit` alone is what people type to leave, and would be a message that costs.
+_MEANT = {
+    "/exit": "/quit",
+    "/q": "/quit",
+    "exit": "/quit",
+    "quit": "/quit",
+    "/clear": "/new",
+    "/history": "/sessions",
+    "/system_prompt": "/system",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,11 +399,13 @@ def asked_again(options: ChatOptions, turn: Fields | None) -> tuple[ChatOptions,
 
 def _refuse_misspelt(line: str, word: str) -> None:
     """Refuse what looks like a command that is misspelt; all else that begins with a slash is a message."""
-    meant = _MEANT.get(line.rstrip().casefold())
-    near = [meant] if meant else get_close_matches(word.casefold(), COMMANDS, n=1, cutoff=0.75)
+    typed = line.rstrip().casefold()
+    others = [name for name in _MEANT if name.startswith("/")] if typed == word.casefold() else []
+    near = [typed] if typed in _MEANT else get_close_matches(word.casefold(), [*COMMANDS, *others], n=1, cutoff=0.75)
     if near and "\n" not in line:
+        meant = _MEANT.get(near[0], near[0])
         raise InvalidRequestError(
-            f"There is no command {word}; did you mean {near[0]}? With a space before it, it is a message."
+            f"There is no command {word.strip()}; did you mean {meant}? With a space before it, it is a message."
         )
 
 

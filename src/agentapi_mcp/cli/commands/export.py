@@ -1,6 +1,7 @@
 """`agentapi-mcp export`: everything that is one's own, to read elsewhere."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ _COUNTED = {
     "tokens": "token",
     "keys": "key",
     "accounts": "account",
-    "preferences": "client's preference",
+    "preferences": "MCP client",
 }
 
 
@@ -45,8 +46,12 @@ async def _export(services: Services, settings: Settings, file: Path, *, yes: bo
     if as_json:
         print_json({"file": str(file), **done.counts, "skipped": done.skipped})
         return
-    said = [number_of(done.counts[name], word) for name, word in _COUNTED.items() if done.counts[name]]
-    print_out(f"{file}: {listed_words(said)}.")
+    print_out(f"{file}: {contents(done.counts)}.")
     for what in done.skipped:
         print_err(f"Not in it: {what}.")
     print_err("Every message is in it in clear text. `agentapi-mcp restore` does not read it: that is for `backup`.")
+
+
+def contents(counts: Mapping[str, int]) -> str:
+    """Return in words what an export holds: how many of each, without what there is none of."""
+    return listed_words([number_of(counts[name], word) for name, word in _COUNTED.items() if counts[name]])
