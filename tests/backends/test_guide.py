@@ -225,6 +225,12 @@ async def test_why_a_turn_failed_is_told_with_the_next_step_and_the_route(questi
         assert fact in said
 
 
+@pytest.mark.parametrize("question", ["my answer is in the wrong language", "my last message got a wrong format"])
+async def test_an_answer_with_something_wrong_in_it_is_not_a_failed_turn(question: str) -> None:
+    said = await Conversation(FakeView((DROID,), (failed_turn(BackendFault.RATE_LIMIT),))).ask(question)
+    assert "All about cats" not in said
+
+
 @pytest.mark.parametrize("fault", list(BackendFault))
 async def test_every_fault_has_its_section_in_the_documentation(fault: BackendFault) -> None:
     said = await Conversation(FakeView((DROID,), (failed_turn(fault),))).ask("why did my last turn fail?")
