@@ -20,6 +20,8 @@ ANSWERED_BY = {
         "which model are you",
     ],
     "docs/backends/write-a-backend.md": [
+        "how do I add my own agent written in python",
+        "add custom agent",
         "write my own plugin",
         "connect my own agent in code",
     ],
@@ -71,6 +73,7 @@ ANSWERED_BY = {
         "save tokens",
     ],
     "docs/cost.md#what-is-free": [
+        "which models are free",
         "license?",
         "is there something free?",
         "is it free",
@@ -81,6 +84,7 @@ ANSWERED_BY = {
         "cost says unknown",
     ],
     "docs/cost.md#where-the-cost-comes-from": [
+        "why is the cost shown as estimated",
         "how are costs computed?",
     ],
     "docs/design/architecture.md#where-new-code-goes": [
@@ -101,6 +105,10 @@ ANSWERED_BY = {
         "how do i start this thing",
     ],
     "docs/getting-started.md#which-systems-it-runs-on": [
+        "raspberry pi",
+        "arm64",
+        "alpine linux",
+        "wsl",
         "mac?",
         "python 3.10?",
     ],
@@ -158,6 +166,7 @@ ANSWERED_BY = {
         "remove it completely from my machine",
     ],
     "docs/how-to/chat-in-the-terminal.md#commands": [
+        "regenerate the last answer",
         "copy the last answer",
     ],
     "docs/how-to/chat-in-the-terminal.md#with-a-screen-reader-or-on-a-plain-terminal": [
@@ -283,6 +292,8 @@ ANSWERED_BY = {
         "where do I see what the whole team has spent",
     ],
     "docs/how-to/serve.md#start-it": [
+        "health check endpoint",
+        "how do I see if the server is up",
         "is http supported",
         "run as a network server",
     ],
@@ -335,6 +346,7 @@ ANSWERED_BY = {
         "vertex",
     ],
     "docs/security.md#secrets": [
+        "where is my openai key kept, and is it encrypted?",
         "where does my api key go",
         "are my api keys safe?",
     ],
@@ -343,6 +355,7 @@ ANSWERED_BY = {
         "can the agent call tools",
     ],
     "docs/security.md#what-is-kept-and-where": [
+        "does it keep my data private",
         "where is my data stored?",
         "where is the database stored?",
         "where's my data",
@@ -363,6 +376,7 @@ ANSWERED_BY = {
         "pick up where I left off",
     ],
     "docs/sessions.md#delete-a-conversation": [
+        "how do I delete an old conversation",
         "undo delete session",
         "delete my history",
         "delete one chat",
@@ -452,6 +466,7 @@ ANSWERED_BY = {
         "can I upgrade from an old version",
     ],
     "docs/turns.md#a-session-that-is-busy": [
+        "can I send two messages in parallel",
         "why does it say that a turn is already running",
         "two people same session",
         "can 2 clients write in the same session at once",
@@ -476,6 +491,7 @@ ANSWERED_BY = {
         "system prompt",
     ],
     "docs/turns.md#sending-the-same-message-twice": [
+        "what happens if two replicas get the same message at once",
         "will I be charged twice if I retry?",
         "idempotency_key",
         "do i pay twice if i send it again",
@@ -505,6 +521,7 @@ ANSWERED_BY = {
         "what is not supported yet",
     ],
     "docs/what-it-does-not-do.md#a-web-dashboard": [
+        "is there a mobile app",
         "is there a dashboard",
         "is there a web ui",
         "does it have a gui?",
@@ -546,6 +563,77 @@ ANSWERED_BY = {
         "windows?",
         "does it run on windows 11",
         "can i use it in powershell",
+    ],
+    "docs/what-it-does-not-do.md#tools-for-the-agents-models": [
+        "can the model browse the web",
+        "can one agent call another agent",
+        "function calling",
+        "can it search the internet",
+        "can it edit files in my project",
+        "how do I give the agent tools",
+        "agents talking to each other",
+    ],
+    "docs/what-it-does-not-do.md#search-in-your-documents": [
+        "does it do RAG over my documents",
+        "embeddings",
+        "vector search",
+    ],
+    "docs/what-it-does-not-do.md#shared-conversations": [
+        "how do I share a conversation with a colleague",
+    ],
+    "docs/what-it-does-not-do.md#edited-messages-and-branches": [
+        "edit a previous message",
+        "can I branch a conversation",
+    ],
+    "docs/what-it-does-not-do.md#conversations-deleted-by-age": [
+        "delete sessions older than 30 days",
+        "clean up old chats automatically",
+    ],
+    "docs/what-it-does-not-do.md#another-agent-in-place-of-one-that-fails": [
+        "what happens when the provider is down",
+        "does it retry automatically when it fails",
+        "failover",
+    ],
+    "docs/what-it-does-not-do.md#encrypted-conversations": [
+        "is my data encrypted at rest",
+    ],
+    "docs/how-to/backup-and-uninstall.md#how-big-it-is": [
+        "postgres eats disk space",
+        "how big does the database get",
+        "old sessions take too much space",
+    ],
+    "docs/how-to/chat-in-the-terminal.md#leave-the-chat": [
+        "how do i quit the chat",
+        "exit chat",
+        "ctrl-c doesn't exit",
+    ],
+    "docs/troubleshooting.md#the-answer-is-in-the-wrong-language": [
+        "my answer is in the wrong language",
+        "answer in german",
+        "how do I change the language of the answers",
+    ],
+    "docs/troubleshooting.md#the-server-refuses-the-client": [
+        "I get 401 unauthorized when my client connects",
+        "why do I get 401 over http",
+        "connection refused when my client connects",
+    ],
+    "docs/how-to/serve.md#change-the-token": [
+        "how do I rotate the token",
+        "I lost my token",
+    ],
+    "docs/how-to/serve.md#several-replicas": [
+        "how do I run two instances",
+    ],
+    "docs/providers/index.md#a-provider-without-a-page": [
+        "grok",
+        "does it support bedrock",
+        "huggingface",
+    ],
+    "docs/how-to/add-a-local-model.md": [
+        "does it work offline",
+    ],
+    "docs/backends/openai.md#options": [
+        "structured output",
     ],
 }
 # What each part of README.md is about, and the section that says it in full.
