@@ -313,7 +313,14 @@ async def test_how_to_see_costs_and_those_of_others_are_not_ones_own_costs(quest
 
 @pytest.mark.parametrize(
     "question",
-    ["what are my sessions?", "list my chats", "show my last conversations", "my sessions", "which sessions do I have"],
+    [
+        "what are my sessions?",
+        "list my chats",
+        "show my last conversations",
+        "show me my last 5 conversations",
+        "my sessions",
+        "which sessions do I have",
+    ],
 )
 async def test_ones_own_sessions_are_listed_with_how_to_go_on(question: str) -> None:
     talk = Session(

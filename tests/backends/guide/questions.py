@@ -33,6 +33,7 @@ ANSWERED_BY = {
         "delete an agent",
     ],
     "docs/commands.md#chat": [
+        "run it in CI",
         "how do I use it in a shell script",
         "json output in scripts",
     ],
@@ -46,6 +47,7 @@ ANSWERED_BY = {
         "how do I make a token?",
     ],
     "docs/configuration.md#an-agent": [
+        "how do I turn off an agent",
         "how do i add my own agent",
         "how do I deactivate an agent",
         "how do i add a new agent",
@@ -73,6 +75,8 @@ ANSWERED_BY = {
         "save tokens",
     ],
     "docs/cost.md#what-is-free": [
+        "does it cost extra",
+        "is there a free trial",
         "which models are free",
         "license?",
         "is there something free?",
@@ -117,6 +121,7 @@ ANSWERED_BY = {
         "connect vllm",
     ],
     "docs/how-to/add-a-local-model.md#ollama": [
+        "self hosted llama",
         "how do i use ollama",
         "I want to run a model on my own computer",
         "ollama",
@@ -238,6 +243,7 @@ ANSWERED_BY = {
         "are there organisations",
     ],
     "docs/how-to/organization.md#let-people-in": [
+        "how do I make myself an admin",
         "invite a teammate",
         "add a colleague",
         "kick somebody out of the org",
@@ -283,6 +289,7 @@ ANSWERED_BY = {
         "address already in use",
     ],
     "docs/getting-started.md#upgrade": [
+        "how do I downgrade",
         "how do I upgrade",
         "update to a new version",
         "do I lose my sessions when I upgrade",
@@ -331,6 +338,7 @@ ANSWERED_BY = {
         "can i run it without docker",
     ],
     "docs/performance.md": [
+        "memory usage too high",
         "how much ram does it use",
         "benchmark numbers",
     ],
@@ -355,6 +363,8 @@ ANSWERED_BY = {
         "can the agent call tools",
     ],
     "docs/security.md#what-is-kept-and-where": [
+        "what data leaves my machine",
+        "does openai see my messages",
         "does it keep my data private",
         "where is my data stored?",
         "where is the database stored?",
@@ -391,6 +401,7 @@ ANSWERED_BY = {
         "download all my data",
     ],
     "docs/sessions.md#list-and-search-sessions": [
+        "does search look inside messages",
         "where can I see my old chats?",
         "find old chat",
         "search my history",
@@ -476,12 +487,14 @@ ANSWERED_BY = {
         "server crashed while answering",
     ],
     "docs/turns.md#cancelling-a-turn": [
+        "kill a stuck turn",
         "how do I cancel a turn",
         "stop a running answer",
         "stop it!! it is answering nonsense",
         "abort",
     ],
     "docs/turns.md#changing-agent-or-model-within-a-conversation": [
+        "how do I use a different model for one question",
         "can I switch models in the middle of a conversation?",
         "switch model mid conversation",
     ],
@@ -544,6 +557,7 @@ ANSWERED_BY = {
         "stop when I spent 10 dollars",
     ],
     "docs/what-it-does-not-do.md#images-audio-and-files": [
+        "send a whole directory",
         "can I send a picture",
         "attach a pdf",
         "voice input?",
@@ -555,6 +569,7 @@ ANSWERED_BY = {
         "do you collect analytics",
     ],
     "docs/what-it-does-not-do.md#webhooks": [
+        "send email when done",
         "can it call webhooks?",
         "callback url when a turn is done",
     ],
@@ -633,7 +648,49 @@ ANSWERED_BY = {
         "does it work offline",
     ],
     "docs/backends/openai.md#options": [
+        "reasoning effort",
         "structured output",
+    ],
+    "docs/what-it-does-not-do.md#imported-conversations": [
+        "how do I import my chatgpt history",
+        "can I import conversations",
+    ],
+    "docs/what-it-does-not-do.md#subscriptions-to-chat-apps": [
+        "how do I use my claude subscription",
+        "can I use my chatgpt plus account",
+    ],
+    "docs/what-it-does-not-do.md#messages-at-a-later-time": [
+        "can I schedule a message",
+        "cron",
+    ],
+    "docs/what-it-does-not-do.md#other-databases": [
+        "can I use mysql",
+        "sqlite instead of postgres",
+    ],
+    "docs/getting-started.md#use-it-from-your-editor-or-desktop-app": [
+        "what do I do after make run",
+    ],
+    "docs/turns.md#what-happens-to-a-message": [
+        "how many tokens can I send",
+        "how long can a message be",
+    ],
+    "docs/how-to/connect-a-client.md#another-mcp-client": [
+        "open webui",
+        "n8n",
+    ],
+    "docs/commands.md#turns": [
+        "how do I see what is running right now",
+    ],
+    "docs/commands.md#status-and-stop": [
+        "why are there two servers running",
+        "how do I stop the background server",
+    ],
+    "docs/how-to/serve.md": [
+        "difference between stdio and http",
+    ],
+    "docs/troubleshooting.md#report-a-fault": [
+        "where do I report a bug",
+        "security vulnerability report",
     ],
 }
 # What each part of README.md is about, and the section that says it in full.

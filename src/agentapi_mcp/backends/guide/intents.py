@@ -226,7 +226,7 @@ def _asks_of_cost(found: set[str]) -> bool:
 
 def _asks_of_sessions(found: set[str]) -> bool:
     """Return whether the words ask for one's own sessions, and nothing else of them."""
-    rest = {word for word in found if word not in STOP_WORDS} | found & _NOT_A_LIST
+    rest = {word for word in found if word not in STOP_WORDS and not word.isdigit()} | found & _NOT_A_LIST
     return bool(found & _SESSIONS) and bool(found & {"my", "i"}) and rest <= _SESSIONS | _OF_A_LIST
 
 
