@@ -225,6 +225,12 @@ async def test_why_a_turn_failed_is_told_with_the_next_step_and_the_route(questi
         assert fact in said
 
 
+@pytest.mark.parametrize("question", ["my answer is in the wrong language", "my last message got a wrong format"])
+async def test_an_answer_with_something_wrong_in_it_is_not_a_failed_turn(question: str) -> None:
+    said = await Conversation(FakeView((DROID,), (failed_turn(BackendFault.RATE_LIMIT),))).ask(question)
+    assert "All about cats" not in said
+
+
 @pytest.mark.parametrize("fault", list(BackendFault))
 async def test_every_fault_has_its_section_in_the_documentation(fault: BackendFault) -> None:
     said = await Conversation(FakeView((DROID,), (failed_turn(fault),))).ask("why did my last turn fail?")
@@ -307,7 +313,14 @@ async def test_how_to_see_costs_and_those_of_others_are_not_ones_own_costs(quest
 
 @pytest.mark.parametrize(
     "question",
-    ["what are my sessions?", "list my chats", "show my last conversations", "my sessions", "which sessions do I have"],
+    [
+        "what are my sessions?",
+        "list my chats",
+        "show my last conversations",
+        "show me my last 5 conversations",
+        "my sessions",
+        "which sessions do I have",
+    ],
 )
 async def test_ones_own_sessions_are_listed_with_how_to_go_on(question: str) -> None:
     talk = Session(

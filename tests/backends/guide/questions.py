@@ -20,6 +20,8 @@ ANSWERED_BY = {
         "which model are you",
     ],
     "docs/backends/write-a-backend.md": [
+        "how do I add my own agent written in python",
+        "add custom agent",
         "write my own plugin",
         "connect my own agent in code",
     ],
@@ -31,6 +33,7 @@ ANSWERED_BY = {
         "delete an agent",
     ],
     "docs/commands.md#chat": [
+        "run it in CI",
         "how do I use it in a shell script",
         "json output in scripts",
     ],
@@ -47,6 +50,7 @@ ANSWERED_BY = {
         "how do I make a token?",
     ],
     "docs/configuration.md#an-agent": [
+        "how do I turn off an agent",
         "how do i add my own agent",
         "how do I deactivate an agent",
         "how do i add a new agent",
@@ -74,6 +78,9 @@ ANSWERED_BY = {
         "save tokens",
     ],
     "docs/cost.md#what-is-free": [
+        "does it cost extra",
+        "is there a free trial",
+        "which models are free",
         "license?",
         "is there something free?",
         "is it free",
@@ -84,6 +91,7 @@ ANSWERED_BY = {
         "cost says unknown",
     ],
     "docs/cost.md#where-the-cost-comes-from": [
+        "why is the cost shown as estimated",
         "how are costs computed?",
     ],
     "docs/design/architecture.md#where-new-code-goes": [
@@ -104,6 +112,10 @@ ANSWERED_BY = {
         "how do i start this thing",
     ],
     "docs/getting-started.md#which-systems-it-runs-on": [
+        "raspberry pi",
+        "arm64",
+        "alpine linux",
+        "wsl",
         "mac?",
         "python 3.10?",
     ],
@@ -112,6 +124,7 @@ ANSWERED_BY = {
         "connect vllm",
     ],
     "docs/how-to/add-a-local-model.md#ollama": [
+        "self hosted llama",
         "how do i use ollama",
         "I want to run a model on my own computer",
         "ollama",
@@ -161,6 +174,7 @@ ANSWERED_BY = {
         "remove it completely from my machine",
     ],
     "docs/how-to/chat-in-the-terminal.md#commands": [
+        "regenerate the last answer",
         "copy the last answer",
         "exit",
         "how to quit the chat",
@@ -234,6 +248,7 @@ ANSWERED_BY = {
         "are there organisations",
     ],
     "docs/how-to/organization.md#let-people-in": [
+        "how do I make myself an admin",
         "invite a teammate",
         "add a colleague",
         "kick somebody out of the org",
@@ -279,6 +294,7 @@ ANSWERED_BY = {
         "address already in use",
     ],
     "docs/getting-started.md#upgrade": [
+        "how do I downgrade",
         "how do I upgrade",
         "update to a new version",
         "do I lose my sessions when I upgrade",
@@ -288,6 +304,8 @@ ANSWERED_BY = {
         "where do I see what the whole team has spent",
     ],
     "docs/how-to/serve.md#start-it": [
+        "health check endpoint",
+        "how do I see if the server is up",
         "is http supported",
         "run as a network server",
     ],
@@ -325,6 +343,7 @@ ANSWERED_BY = {
         "can i run it without docker",
     ],
     "docs/performance.md": [
+        "memory usage too high",
         "how much ram does it use",
         "benchmark numbers",
     ],
@@ -340,6 +359,7 @@ ANSWERED_BY = {
         "vertex",
     ],
     "docs/security.md#secrets": [
+        "where is my openai key kept, and is it encrypted?",
         "where does my api key go",
         "are my api keys safe?",
     ],
@@ -348,6 +368,9 @@ ANSWERED_BY = {
         "can the agent call tools",
     ],
     "docs/security.md#what-is-kept-and-where": [
+        "what data leaves my machine",
+        "does openai see my messages",
+        "does it keep my data private",
         "where is my data stored?",
         "where is the database stored?",
         "where's my data",
@@ -368,6 +391,7 @@ ANSWERED_BY = {
         "pick up where I left off",
     ],
     "docs/sessions.md#delete-a-conversation": [
+        "how do I delete an old conversation",
         "undo delete session",
         "delete my history",
         "delete one chat",
@@ -382,6 +406,7 @@ ANSWERED_BY = {
         "download all my data",
     ],
     "docs/sessions.md#list-and-search-sessions": [
+        "does search look inside messages",
         "where can I see my old chats?",
         "find old chat",
         "search my history",
@@ -458,6 +483,7 @@ ANSWERED_BY = {
         "can I upgrade from an old version",
     ],
     "docs/turns.md#a-session-that-is-busy": [
+        "can I send two messages in parallel",
         "why does it say that a turn is already running",
         "two people same session",
         "can 2 clients write in the same session at once",
@@ -467,12 +493,14 @@ ANSWERED_BY = {
         "server crashed while answering",
     ],
     "docs/turns.md#cancelling-a-turn": [
+        "kill a stuck turn",
         "how do I cancel a turn",
         "stop a running answer",
         "stop it!! it is answering nonsense",
         "abort",
     ],
     "docs/turns.md#changing-agent-or-model-within-a-conversation": [
+        "how do I use a different model for one question",
         "can I switch models in the middle of a conversation?",
         "switch model mid conversation",
     ],
@@ -482,6 +510,7 @@ ANSWERED_BY = {
         "system prompt",
     ],
     "docs/turns.md#sending-the-same-message-twice": [
+        "what happens if two replicas get the same message at once",
         "will I be charged twice if I retry?",
         "idempotency_key",
         "do i pay twice if i send it again",
@@ -511,6 +540,7 @@ ANSWERED_BY = {
         "what is not supported yet",
     ],
     "docs/what-it-does-not-do.md#a-web-dashboard": [
+        "is there a mobile app",
         "is there a dashboard",
         "is there a web ui",
         "does it have a gui?",
@@ -533,6 +563,7 @@ ANSWERED_BY = {
         "stop when I spent 10 dollars",
     ],
     "docs/what-it-does-not-do.md#images-audio-and-files": [
+        "send a whole directory",
         "can I send a picture",
         "attach a pdf",
         "voice input?",
@@ -544,6 +575,7 @@ ANSWERED_BY = {
         "do you collect analytics",
     ],
     "docs/what-it-does-not-do.md#webhooks": [
+        "send email when done",
         "can it call webhooks?",
         "callback url when a turn is done",
     ],
@@ -552,6 +584,119 @@ ANSWERED_BY = {
         "windows?",
         "does it run on windows 11",
         "can i use it in powershell",
+    ],
+    "docs/what-it-does-not-do.md#tools-for-the-agents-models": [
+        "can the model browse the web",
+        "can one agent call another agent",
+        "function calling",
+        "can it search the internet",
+        "can it edit files in my project",
+        "how do I give the agent tools",
+        "agents talking to each other",
+    ],
+    "docs/what-it-does-not-do.md#search-in-your-documents": [
+        "does it do RAG over my documents",
+        "embeddings",
+        "vector search",
+    ],
+    "docs/what-it-does-not-do.md#shared-conversations": [
+        "how do I share a conversation with a colleague",
+    ],
+    "docs/what-it-does-not-do.md#edited-messages-and-branches": [
+        "edit a previous message",
+        "can I branch a conversation",
+    ],
+    "docs/what-it-does-not-do.md#conversations-deleted-by-age": [
+        "delete sessions older than 30 days",
+        "clean up old chats automatically",
+    ],
+    "docs/what-it-does-not-do.md#another-agent-in-place-of-one-that-fails": [
+        "what happens when the provider is down",
+        "does it retry automatically when it fails",
+        "failover",
+    ],
+    "docs/what-it-does-not-do.md#encrypted-conversations": [
+        "is my data encrypted at rest",
+    ],
+    "docs/how-to/backup-and-uninstall.md#how-big-it-is": [
+        "postgres eats disk space",
+        "how big does the database get",
+        "old sessions take too much space",
+    ],
+    "docs/how-to/chat-in-the-terminal.md#leave-the-chat": [
+        "how do i quit the chat",
+        "exit chat",
+        "ctrl-c doesn't exit",
+    ],
+    "docs/troubleshooting.md#the-answer-is-in-the-wrong-language": [
+        "my answer is in the wrong language",
+        "answer in german",
+        "how do I change the language of the answers",
+    ],
+    "docs/troubleshooting.md#the-server-refuses-the-client": [
+        "I get 401 unauthorized when my client connects",
+        "why do I get 401 over http",
+        "connection refused when my client connects",
+    ],
+    "docs/how-to/serve.md#change-the-token": [
+        "how do I rotate the token",
+        "I lost my token",
+    ],
+    "docs/how-to/serve.md#several-replicas": [
+        "how do I run two instances",
+    ],
+    "docs/providers/index.md#a-provider-without-a-page": [
+        "grok",
+        "does it support bedrock",
+        "huggingface",
+    ],
+    "docs/how-to/add-a-local-model.md": [
+        "does it work offline",
+    ],
+    "docs/backends/openai.md#options": [
+        "reasoning effort",
+        "structured output",
+    ],
+    "docs/what-it-does-not-do.md#imported-conversations": [
+        "how do I import my chatgpt history",
+        "can I import conversations",
+    ],
+    "docs/what-it-does-not-do.md#subscriptions-to-chat-apps": [
+        "how do I use my claude subscription",
+        "can I use my chatgpt plus account",
+    ],
+    "docs/what-it-does-not-do.md#messages-at-a-later-time": [
+        "can I schedule a message",
+        "cron",
+    ],
+    "docs/what-it-does-not-do.md#other-databases": [
+        "can I use mysql",
+        "sqlite instead of postgres",
+    ],
+    "docs/getting-started.md#use-it-from-your-editor-or-desktop-app": [
+        "what do I do after make run",
+    ],
+    "docs/turns.md#what-happens-to-a-message": [
+        "how many tokens can I send",
+        "how long can a message be",
+    ],
+    "docs/how-to/connect-a-client.md#another-mcp-client": [
+        "open webui",
+        "n8n",
+    ],
+    "docs/commands.md#turns": [
+        "how do I see what is running right now",
+    ],
+    "docs/commands.md#status-and-stop": [
+        "why are there two servers running",
+        "how do I stop the background server",
+    ],
+    "docs/how-to/serve.md": [
+        "difference between stdio and http",
+    ],
+    "docs/troubleshooting.md#report-a-fault": [
+        "where do I report a bug",
+        "security vulnerability report",
     ],
 }
 # What each part of README.md is about, and the section that says it in full.

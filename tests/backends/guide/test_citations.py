@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentapi_mcp.backends.guide.citations import Citations
@@ -60,6 +60,7 @@ WORDS = [
 ]
 
 
+@example("docsdocs/no.md", [5])
 @given(st.lists(st.sampled_from(WORDS)).map("".join), st.lists(st.integers(0, 60)))
 def test_it_does_not_matter_where_the_pieces_of_an_answer_end(text: str, cuts: Sequence[int]) -> None:
     places = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})

@@ -65,6 +65,12 @@ async def test_what_it_does_not_do_is_answered_by_no(ask: str, section: Section)
     assert re.match(r"(No|Not yet)\. [A-Z]", await answer(ask))
 
 
+async def test_a_plain_no_is_never_said_after_another_answer() -> None:
+    said = await answer("can it read my files")
+    assert said.startswith("**What an agent can do on your machine**")
+    assert "Not yet. " not in said
+
+
 def test_every_question_that_an_author_foresaw_finds_its_section_first() -> None:
     wrong = [
         f"{ask!r} of {section.source} finds {best(ask)}"

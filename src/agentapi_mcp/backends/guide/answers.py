@@ -224,9 +224,13 @@ def _passages(found: Sequence[Match]) -> tuple[Section, ...]:
 
 
 def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:
-    """Return the best matching section, and a second one that is nearly as good."""
+    """Return the best matching section, and a second one that is nearly as good.
+
+    The second is never a plain no, which would read as if it took back the first.
+    """
     fits = [match for match in found if match.coverage >= _FITS]
-    return tuple(match.section for match in fits[:2] if match.score >= _CLOSE_SECOND * fits[0].score)
+    second = [each for each in fits[1:2] if each.score >= _CLOSE_SECOND * fits[0].score and not _says_no(each.section)]
+    return tuple(match.section for match in (*fits[:1], *second))
 
 
 def _quoted(sections: Sequence[Section]) -> list[str]:

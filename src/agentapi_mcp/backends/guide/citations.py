@@ -26,8 +26,8 @@ class Citations:
     def feed(self, text: str) -> str:
         """Take a piece, and return what can be shown of the answer by now."""
         held = self._held + text
-        begun = _BEGUN.search(self._before + held)
-        end = len(held) if begun is None else max(0, begun.start() - len(self._before))
+        begun = _BEGUN.search(self._before + held, len(self._before))
+        end = len(held) if begun is None else begun.start() - len(self._before)
         return self._checked(held, end)
 
     def end(self) -> str:
@@ -36,9 +36,14 @@ class Citations:
 
     def _checked(self, held: str, end: int) -> str:
         shown, self._held = held[:end], held[end:]
-        checked = _CITED.sub(self._check, self._before + shown)[len(self._before) :]
+        # What was shown is only looked back at: a citation that began there would have been held.
+        text, at = self._before + shown, len(self._before)
+        checked: list[str] = []
+        for match in _CITED.finditer(text, at):
+            checked += [text[at : match.start()], self._check(match)]
+            at = match.end()
         self._before = shown[-1:] or self._before
-        return checked
+        return "".join([*checked, text[at:]])
 
     def _check(self, match: re.Match[str]) -> str:
         if match[1] is None:

@@ -68,6 +68,8 @@ _ABOUT = re.compile(
 )
 _DEFINITION = re.compile(r"\bwhat(?:'s| is| are| does)\b(?: an?| the)? *[\w`']+ *(?:mean)?\W*$")
 _MORE = {"more", "further", "else", "other", "another", "next", "on"}
+# "The wrong language" is said of an answer that came.
+_WRONG_ONE = re.compile(r"\b(?:a|an|the) wrong\b")
 _FEW_WORDS = 4
 
 
@@ -205,7 +207,8 @@ def _is_greeting(lowered: str, found: set[str]) -> bool:
 def _asks_of_failure(lowered: str, found: set[str]) -> bool:
     if "went wrong" in lowered or "what happened" in lowered or "goes wrong with my" in lowered:
         return not found & {"if"}
-    fails = bool(found & _FAILING) or {"not", "work"} <= found or ({"didn't", "work"} <= found)
+    failing = _FAILING - {"wrong"} if _WRONG_ONE.search(lowered) else _FAILING
+    fails = bool(found & failing) or {"not", "work"} <= found or ({"didn't", "work"} <= found)
     mine = (
         bool(found & _RECENT)
         or ("my" in found and bool(found & _TURN))
@@ -223,7 +226,7 @@ def _asks_of_cost(found: set[str]) -> bool:
 
 def _asks_of_sessions(found: set[str]) -> bool:
     """Return whether the words ask for one's own sessions, and nothing else of them."""
-    rest = {word for word in found if word not in STOP_WORDS} | found & _NOT_A_LIST
+    rest = {word for word in found if word not in STOP_WORDS and not word.isdigit()} | found & _NOT_A_LIST
     return bool(found & _SESSIONS) and bool(found & {"my", "i"}) and rest <= _SESSIONS | _OF_A_LIST
 
 

@@ -61,6 +61,7 @@ _PHRASES = {
     "openai": ("open ai",),
     "screenreader": ("screen reader", "screen-reader"),
     "lmstudio": ("lm studio", "lm-studio"),
+    "huggingface": ("hugging face",),
     "organization": ("org", "orgs"),
     "colour": ("color", "colors"),
 }
@@ -101,7 +102,7 @@ _SYNONYM_GROUPS = (
     "long wait waiting minute",
     "fail failure error broken crash problem trouble fault unhealthy fix debug",
     "wrong invalid refuse bad reject incorrect",
-    "retry again twice duplicate idempotency idempotent repeat resend double",
+    "retry again twice duplicate idempotency idempotent repeat resend double regenerate",
     "vscode copilot",
     "claude anthropic",
     "gpt chatgpt openai",
