@@ -12,16 +12,18 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from agentapi_mcp.auth.master_keys import new_master_key
+from agentapi_mcp.auth.master_keys import new_master_key, parse_keys
+from agentapi_mcp.auth.sealing import AesGcmSealer
 from agentapi_mcp.base.home_names import CHAT_HISTORY
 from agentapi_mcp.cli.consent import size
+from agentapi_mcp.core.keys.models import key_place
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.server.processes import stop_server
 from tests.conftest import DatabaseUrls
 from tests.support.command_runs import run_command
 from tests.support.databases import Template, created
 from tests.support.embedded import SharedHome
-from tests.support.filled import OTHER, USER
+from tests.support.filled import ORG, OTHER, USER
 from tests.support.home_commands import done, environ, home, other, refused
 from tests.support.mounts import NEEDS_MOUNTS, mounted_on_itself
 from tests.support.terminals import terminal
@@ -164,11 +166,26 @@ async def test_there_is_nothing_to_back_up_in_a_new_home(other: SharedHome, tmp_
     assert "There is nothing in" in (await done(environ(other), "reset", "--yes")).out
 
 
+async def sealed(home: SharedHome, keys: str) -> None:
+    """Seal the key `mine` with the first of these master keys."""
+    sealer = AesGcmSealer(parse_keys(keys, "the test"))
+    postgres = EmbeddedPostgres(home.path)
+    connection = await asyncpg.connect((await asyncio.to_thread(postgres.ensure)).owner_url)
+    try:
+        secret = sealer.seal("sk-mine", key_place(ORG, USER, USER, "openrouter", None))
+        await connection.execute("SET row_security = off")
+        await connection.execute("UPDATE agentapi.user_api_keys SET sealed_key = $1 WHERE name = 'mine'", secret)
+    finally:
+        await connection.close()
+        await asyncio.to_thread(postgres.release)
+
+
 async def test_master_keys_travel_sealed_and_lost_ones_are_named(
     home: SharedHome, other: SharedHome, tmp_path: Path
 ) -> None:
     file, keys = tmp_path / "b", tmp_path / "keys"
     env = environ(home, AGENTAPI_MASTER_KEY=f"new:{new_master_key()}")
+    await sealed(home, env["AGENTAPI_MASTER_KEY"])
     assert "AGENTAPI_MASTER_KEY is not set" in await refused(
         environ(home), "backup", str(file), "--with-keys", stdin=PASSPHRASE
     )

@@ -17,13 +17,14 @@ from agentapi_mcp.app.database import Owner, database_owner, embedded_postgres, 
 from agentapi_mcp.app.homes import refuse_users
 from agentapi_mcp.app.master_keys import master_key_source
 from agentapi_mcp.app.restored_files import ConfigFile, KeysFile, check_new
-from agentapi_mcp.auth.master_keys import parse_keys, written_keys
+from agentapi_mcp.auth.master_keys import MasterKey, parse_keys, written_keys
 from agentapi_mcp.base.errors import (
     AgentApiError,
     ConfigurationError,
     InvalidRequestError,
     StoreMismatchError,
 )
+from agentapi_mcp.base.sealing import Sealer
 from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.local.catalogue_files import FILE_NAME
 from agentapi_mcp.stores.postgres import copies
@@ -34,7 +35,8 @@ from agentapi_mcp.stores.postgres.schema_files import migrations
 __all__ = ["Backup", "KeysFile", "SealedSecret", "check_new", "check_place", "open_backup"]
 
 _NOTHING = "There is nothing to {what}: {place} has no data of this program yet."
-_PASSPHRASES = "agentapi_mcp.auth.passphrases"  # by name: scrypt is for those who have keys to carry
+# By name: encryption is for those who have keys to carry, or secrets to open.
+_PASSPHRASES, _SEALING = "agentapi_mcp.auth.passphrases", "agentapi_mcp.auth.sealing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,7 @@ async def restore(
     """
     check_version(backup)
     known = await known_keys(settings)  # what cannot be read is told before anything is changed
-    if keys is not None:
-        known |= {key.id for key in parse_keys(keys.keys, "the backup")}
+    given = () if keys is None else parse_keys(keys.keys, "the backup")
     config = ConfigFile(_config_path(settings, environ), backup.config)
     with ExitStack() as stack:
         config.stage(stack)
@@ -180,7 +181,7 @@ async def restore(
         config.publish()
         if keys is not None:
             keys.publish()
-    lost = _lost(secrets, known)
+    lost = _lost(secrets, known, given)
     return Restored(backup.manifest, secrets, lost, config.written, config.kept, config.fault)
 
 
@@ -260,10 +261,10 @@ async def load_into(
     return await copies.load(owner.url, owner.variable, copy, Plan(VERSION, owner.grant_to), on_rows)
 
 
-async def known_keys(settings: Settings) -> set[str]:
-    """Return the ids of the master keys that are configured."""
+async def known_keys(settings: Settings) -> tuple[MasterKey, ...]:
+    """Return the master keys that are configured."""
     source = master_key_source(settings)
-    return set() if source is None else {key.id for key in await source.read()}
+    return () if source is None else await source.read()
 
 
 def place_name(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -358,8 +359,18 @@ async def _sealed_keys(settings: Settings, passphrase: str) -> tuple[tuple[str, 
     return tuple(key.id for key in keys), sealed
 
 
-def _lost(secrets: Sequence[SealedSecret], known: set[str]) -> tuple[SealedSecret, ...]:
-    return tuple(secret for secret in secrets if secret.key_id not in known)
+def _lost(secrets: Sequence[SealedSecret], *given: Sequence[MasterKey]) -> tuple[SealedSecret, ...]:
+    """Return what no key opens: an id does not tell, since two machines may have different keys of one name."""
+    sealers: list[Sealer] = [import_module(_SEALING).AesGcmSealer(keys) for keys in given if keys]
+    return tuple(secret for secret in secrets if not any(_opens(sealer, secret) for sealer in sealers))
+
+
+def _opens(sealer: Sealer, secret: SealedSecret) -> bool:
+    try:
+        sealer.open_(secret.sealed, secret.place)
+    except AgentApiError:
+        return False
+    return True
 
 
 def _config_path(settings: Settings, environ: Mapping[str, str]) -> Path:

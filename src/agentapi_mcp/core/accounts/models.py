@@ -100,6 +100,12 @@ class Account:
         )
 
 
+def account_place(user_id: object, provider: str) -> tuple[str, ...]:
+    """Return the associated data of the sealed tokens of an account."""
+    # Bound into the encryption: write access to rows must not allow to move tokens to another user or provider.
+    return "public.mcp_sessions.oauth_data", str(user_id), provider
+
+
 @dataclass(frozen=True, slots=True)
 class SealedAccount:
     """An account with its encrypted tokens, and the id of the master key."""

@@ -14,7 +14,14 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AccountNeededError, AgentApiError, BackendError, BackendFault, StoreError
 from agentapi_mcp.base.ids import UserId, new_id
 from agentapi_mcp.base.sealing import Sealer
-from agentapi_mcp.core.accounts.models import Account, AccountProvider, AccountState, SealedAccount, Tokens
+from agentapi_mcp.core.accounts.models import (
+    Account,
+    AccountProvider,
+    AccountState,
+    SealedAccount,
+    Tokens,
+    account_place,
+)
 from agentapi_mcp.core.accounts.ports import (
     AccountCache,
     AccountFlow,
@@ -283,8 +290,7 @@ def _is_usable(account: Account, now: datetime) -> bool:
 
 
 def _place(account: Account) -> tuple[str, ...]:
-    # Bound into the encryption: write access to rows must not allow to move tokens to another user or provider.
-    return "public.mcp_sessions.oauth_data", str(account.user_id), account.provider
+    return account_place(account.user_id, account.provider)
 
 
 def _cache_place(user_id: UserId, provider: str) -> tuple[str, ...]:

@@ -18,7 +18,16 @@ from agentapi_mcp.base.validation import check_text
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome, AuditTarget
 from agentapi_mcp.core.identity.principals import Action, Principal, require
-from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, KeySource, ProviderKey, Rotation, SealedKey, plain_provider
+from agentapi_mcp.core.keys.models import (
+    ApiKey,
+    KeyOwner,
+    KeySource,
+    ProviderKey,
+    Rotation,
+    SealedKey,
+    key_place,
+    plain_provider,
+)
 from agentapi_mcp.core.keys.ports import ApiKeyStore
 
 _MAX_NAME = 100
@@ -225,11 +234,7 @@ def _owner(principal: Principal, *, organization: bool) -> KeyOwner:
 
 
 def _place(key: ApiKey) -> tuple[str, ...]:
-    """Return the associated data of a key: its table, owner, id, provider and model."""
-    # Bound into the encryption: write access to rows must not allow to move a key to another owner or provider.
-    owner = key.owner
-    whose = str(owner.user_id or "organization")
-    return "agentapi.user_api_keys", str(owner.org_id), whose, str(key.id), key.provider, key.model or ""
+    return key_place(key.owner.org_id, key.owner.user_id, key.id, key.provider, key.model)
 
 
 def _preference(sealed: SealedKey) -> tuple[bool, bool, datetime, str]:

@@ -59,6 +59,15 @@ class ApiKey:
     last_used_at: datetime | None
 
 
+def key_place(
+    org_id: object, user_id: object | None, key_id: object, provider: str, model: str | None
+) -> tuple[str, ...]:
+    """Return the associated data of a sealed key: its table, owner, id, provider and model."""
+    # Bound into the encryption: write access to rows must not allow to move a key to another owner or provider.
+    whose = str(user_id or "organization")
+    return "agentapi.user_api_keys", str(org_id), whose, str(key_id), provider, model or ""
+
+
 @dataclass(frozen=True, slots=True)
 class SealedKey:
     """An encrypted key, with the id of its master key."""

@@ -1,6 +1,7 @@
 """All rows of the program's tables: read in one snapshot, and loaded into a schema that is made for them."""
 
 import asyncio
+import base64
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -13,7 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from typing import LiteralString, TypeAlias
 
@@ -22,7 +23,9 @@ import asyncpg
 from agentapi_mcp.base.errors import StoreBusyError, StoreMismatchError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.text import listed, number_of
+from agentapi_mcp.core.accounts.models import account_place
 from agentapi_mcp.core.conversations.models import SettlingRule
+from agentapi_mcp.core.keys.models import key_place
 from agentapi_mcp.stores.postgres.database import APPLICATION, Connection
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED
 from agentapi_mcp.stores.postgres.migrate import Plan, begin_migration, run_within
@@ -152,12 +155,13 @@ SELECT agentapi.keep_audit_partitions(m.month) FROM (
 """
 _KEYS: LiteralString = """
 SELECT 'key' AS kind, k.name, k.provider, k.key_id, k.user_id, p.email::text AS email, p.full_name::text AS full_name,
-       o.name::text AS organization
+       o.name::text AS organization, k.org_id, k.id, k.model, encode(k.sealed_key, 'base64') AS sealed
   FROM agentapi.user_api_keys k
   LEFT JOIN public.profiles p ON p.id = k.user_id
   LEFT JOIN public.organizations o ON o.id = k.org_id
  UNION ALL
-SELECT 'account', a.key, a.key, a.value ->> 'key_id', s.user_id, p.email::text, p.full_name::text, NULL
+SELECT 'account', a.key, a.key, a.value ->> 'key_id', s.user_id, p.email::text, p.full_name::text, NULL, NULL,
+       NULL, NULL, a.value ->> 'sealed'
   FROM public.mcp_sessions s
  CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(s.oauth_data) WHEN 'object' THEN s.oauth_data ELSE '{}' END) AS a
   LEFT JOIN public.profiles p ON p.id = s.user_id
@@ -180,13 +184,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class SealedSecret:
-    """A key or an account that is sealed in the database, without its value."""
+    """A key or an account that is sealed in the database, and what it is bound to (`base.sealing`)."""
 
     kind: str
     name: str
     provider: str
     key_id: str
     whose: str
+    sealed: bytes = field(repr=False)
+    place: tuple[str, ...]
 
 
 class Snapshot:
@@ -503,9 +509,22 @@ async def _order(connection: _Connection, copied: Mapping[str, Copied]) -> Itera
 
 async def _secrets(connection: _Connection) -> tuple[SealedSecret, ...]:
     return tuple(
-        SealedSecret(r["kind"], r["name"], r["provider"], r["key_id"] or "", _whose(r))
+        SealedSecret(r["kind"], r["name"], r["provider"], r["key_id"] or "", _whose(r), _sealed(r), _place(r))
         for r in await connection.fetch(_KEYS)
     )
+
+
+def _sealed(row: asyncpg.Record) -> bytes:
+    try:
+        return base64.b64decode(row["sealed"] or "")
+    except ValueError:  # not written by this program: nothing opens it
+        return b""
+
+
+def _place(row: asyncpg.Record) -> tuple[str, ...]:
+    if row["kind"] == "account":
+        return account_place(row["user_id"], row["provider"])
+    return key_place(row["org_id"], row["user_id"], row["id"], row["provider"], row["model"])
 
 
 def _whose(row: asyncpg.Record) -> str:
