@@ -48,6 +48,12 @@ async def test_a_full_disk_is_told_and_left_as_it_was(home: SharedHome, other: S
             assert "There is too little space for the embedded database" in said
 
 
+# What started the tests may ignore them, as nohup does, and the program would inherit that.
+ENDED_BY_SIGNALS = (
+    "import os, signal, sys; "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "os.execv(sys.executable, [sys.executable, '-m', 'agentapi_mcp', *sys.argv[1:]])"
+)
 READ_ONLY = (
     ("sessions", "list"),
     ("chat", "hello", "--agent", "guide"),
@@ -112,7 +118,7 @@ async def ended(number: signal.Signals, home: SharedHome, mode: str, *words: str
         async with connection.transaction():
             await connection.execute(f"LOCK TABLE public.profiles IN {mode} MODE")
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "agentapi_mcp", *words),
+                *(sys.executable, "-c", ENDED_BY_SIGNALS, *words),
                 env=environ(home, PYTHONPATH=":".join(sys.path)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,

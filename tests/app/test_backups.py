@@ -49,7 +49,7 @@ async def seal(owner_url: str, key: str) -> None:
     ],
 )
 async def test_a_secret_is_lost_that_no_master_key_here_opens(
-    here: str | None, carried: bool, lost: int, own_database: DatabaseUrls, template: Template, tmp_path: Path
+    here: str | None, *, carried: bool, lost: int, own_database: DatabaseUrls, template: Template, tmp_path: Path
 ) -> None:
     def nobody(_step: Step) -> None: ...
 

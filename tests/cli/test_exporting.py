@@ -153,6 +153,7 @@ async def test_a_conversation_that_is_deleted_meanwhile_is_named(own_database: D
     assert any(str(stays) in name for name in read)
 
 
+@pytest.mark.timeout(180)  # each allocation is counted
 @pytest.mark.parametrize(("messages", "characters"), [(1_201, 10), (40, 500_000)])
 async def test_a_long_conversation_is_whole_and_never_in_memory(
     messages: int, characters: int, own_database: DatabaseUrls, tmp_path: Path

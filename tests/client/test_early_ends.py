@@ -76,7 +76,32 @@ async def test_a_connection_that_breaks_before_the_answer_is_told_to_the_caller_
                 await agents.agents()
 
 
-def _breaking(served: Served, said: bytes) -> Script:
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {\r\n\r\n",
+        b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+async def test_what_is_no_answer_to_a_message_is_no_refusal(said: bytes, edge_home: Path) -> None:
+    peer = OpenAIPeer()
+    async with (
+        open_edge(edge_home, peer) as edge,
+        serve_app(mcp_application(edge.server, WebOptions())) as served,
+        serving(_breaking(served, said, ends=False)) as network,
+        agentapi_mcp.connect(f"{network.origin}/mcp") as agents,
+    ):
+        words = f"{edge.tag} once"
+        with pytest.raises(ConnectionLostError, match="what became of the call") as raised:
+            await agents.chat(words, agent="droid")
+        async with agentapi_mcp.connect(served.mcp) as others:
+            turn = await others.chat(words, agent="droid", idempotency_key=raised.value.idempotency_key)
+        assert (turn.status, asked(peer)) == ("completed", 1)
+
+
+def _breaking(served: Served, said: bytes, *, ends: bool = True) -> Script:
     """Pass all on to a server; after a message has gone there, say this instead of its answer, and break off."""
 
     async def script(line: Line) -> None:
@@ -90,7 +115,8 @@ def _breaking(served: Served, said: bytes) -> Script:
             writer.write(heard)
             await reader.readuntil(b"\r\n\r\n")
             await line.say(said)
-            line.reset()
+            if ends:
+                line.reset()
             await line.peer.go_on.wait()  # the server does not hear of it before the test ends
         finally:
             writer.transport.abort()

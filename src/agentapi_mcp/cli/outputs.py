@@ -28,7 +28,7 @@ from agentapi_mcp.base.exceptions import innermost, notes_of
 from agentapi_mcp.base.visible import replace_invisible
 from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.tables import laid_out
-from agentapi_mcp.cli.terminal import output_width, print_err, print_out, visible
+from agentapi_mcp.cli.terminal import output_width, print_err, print_out, prints_unicode, visible
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.errors import ErrorWords, explain_error
@@ -198,7 +198,7 @@ def _text(cell: object, shown: Callable[[UUID], str]) -> str:
 
 def print_json(value: object) -> None:
     """Print JSON, indented; in ASCII where stdout cannot encode all of it, for which other escapes are no JSON."""
-    print_out(json_text(value, is_ascii="utf" not in (sys.stdout.encoding or "utf").lower()))
+    print_out(json_text(value, is_ascii=not prints_unicode()))
 
 
 def json_text(value: object, *, is_ascii: bool = False) -> str:

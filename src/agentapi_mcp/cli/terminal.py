@@ -142,6 +142,11 @@ def output_width() -> int:
     return _columns(sys.stdout)
 
 
+def prints_unicode() -> bool:
+    """Whether stdout can encode every character."""
+    return "utf" in (getattr(sys.stdout, "encoding", None) or "utf").lower()
+
+
 def _columns(stream: TextIO) -> int:
     try:
         columns = os.get_terminal_size(stream.fileno()).columns

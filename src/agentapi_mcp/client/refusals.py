@@ -10,7 +10,10 @@ from agentapi_mcp.client.errors import ClientError, ConnectionLostError, Refused
 
 # The SDK's words where there is no answer to a call: they tell neither the status nor what the server said.
 _SAYS_NOTHING = ("Server returned an error response", "Not Found", "Session terminated")
-_NO_MCP = ("Unexpected content type", "Failed to parse JSON response")
+_NO_MCP = (
+    *("Unexpected content type", "Failed to parse JSON response", "Failed to parse SSE message"),
+    "server answered a request with 202",
+)
 _BUSY = HTTPStatus.TOO_MANY_REQUESTS
 _CODES = {401: "not_authenticated", 403: "permission_denied", 404: "not_found", _BUSY: "limit_exceeded"}
 _LONGEST = 500  # characters of what a proxy says
@@ -23,6 +26,7 @@ class Refusals:
         self._url = url
         self._has_token = has_token
         self._last: ClientError | None = None
+        self.is_open = False  # whether an MCP server has answered there
 
     async def heard(self, response: httpx2.Response) -> None:
         """Note a refusal, and what it says."""
@@ -37,6 +41,10 @@ class Refusals:
 
     def instead_of(self, error: ClientError) -> ClientError:
         """Return what the server said, where an error does not tell it."""
+        if str(error).startswith(_NO_MCP) and self.is_open:
+            # The message may have gone through: who takes this for a refusal asks again, and pays twice.
+            words = "is no answer of an MCP server, and does not say what became of the call"
+            return ConnectionLostError(f"What came from {self._url} {words}.")
         if str(error).startswith(_NO_MCP):
             no_server = f"What answers at {self._url} is no MCP server: its address ends in /mcp."
             return RefusedError(no_server, {"code": _CODES[HTTPStatus.NOT_FOUND]})

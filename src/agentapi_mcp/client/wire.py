@@ -45,6 +45,8 @@ class Wire:
     def use(self, client: Client) -> None:
         """Call tools with this client, whose notifications `hear` gets."""
         self._client = client
+        if self.refusals is not None:
+            self.refusals.is_open = True
 
     def close(self) -> None:
         """Call no more tools."""

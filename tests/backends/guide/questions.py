@@ -45,6 +45,8 @@ ANSWERED_BY = {
     ],
     "docs/commands.md#status-and-stop": [
         "how do I stop the server",
+        "why are there two servers running",
+        "how do I stop the background server",
     ],
     "docs/commands.md#tokens": [
         "how do I make a token?",
@@ -176,8 +178,6 @@ ANSWERED_BY = {
     "docs/how-to/chat-in-the-terminal.md#commands": [
         "regenerate the last answer",
         "copy the last answer",
-        "exit",
-        "how to quit the chat",
     ],
     "docs/how-to/chat-in-the-terminal.md#with-a-screen-reader-or-on-a-plain-terminal": [
         "blind user screenreader",
@@ -624,6 +624,8 @@ ANSWERED_BY = {
         "old sessions take too much space",
     ],
     "docs/how-to/chat-in-the-terminal.md#leave-the-chat": [
+        "exit",
+        "how to quit the chat",
         "how do i quit the chat",
         "exit chat",
         "ctrl-c doesn't exit",
@@ -686,10 +688,6 @@ ANSWERED_BY = {
     ],
     "docs/commands.md#turns": [
         "how do I see what is running right now",
-    ],
-    "docs/commands.md#status-and-stop": [
-        "why are there two servers running",
-        "how do I stop the background server",
     ],
     "docs/how-to/serve.md": [
         "difference between stdio and http",
