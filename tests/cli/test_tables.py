@@ -116,7 +116,9 @@ def test_words_are_broken_only_where_they_are_longer_than_a_line(text: str, widt
         assert " ".join(lines) == text
 
 
-@pytest.mark.parametrize(("text", "width"), [("abc", 3), ("日本", 4), ("e\u0301", 1), ("😀", 2), ("", 0), ("\u0644\u200c\u0627", 2)])
+@pytest.mark.parametrize(
+    ("text", "width"), [("abc", 3), ("日本", 4), ("e\u0301", 1), ("😀", 2), ("", 0), ("\u0644\u200c\u0627", 2)]
+)
 def test_the_columns_that_a_text_takes(text: str, width: int) -> None:
     assert cell_width(text) == width
 
