@@ -59,7 +59,9 @@ def _serve(toolsets: str | None) -> None:
 
 def _run() -> None:
     import_module("agentapi_mcp.base.preparation").prepare()
-    import_module("agentapi_mcp.cli.terminal").clean_streams()
+    terminal = import_module("agentapi_mcp.cli.terminal")
+    terminal.open_closed_streams()
+    terminal.clean_streams()
     try:
         import_module("agentapi_mcp.cli.main").main()
     finally:

@@ -257,6 +257,36 @@ def test_an_uncaught_exception_is_no_way_around(tmp_path: Path) -> None:
     assert b"ValueError: [2J" in done.stderr
 
 
+def program(redirection: str, *words: str) -> tuple[int, str]:
+    """Run the program under a shell's redirection, and return its status and what it says on stderr."""
+    environ = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path)}
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
+    command = [*shell, sys.executable, "-m", "agentapi_mcp", *words]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603  # ours
+    return done.returncode, done.stderr
+
+
+REFUSED = ("restore", "/no/such/file", "--json")  # which prints its error on both
+
+
+@pytest.mark.parametrize("words", [("--help",), ("completion", "bash"), ("status", "--json"), REFUSED], ids=" ".join)
+def test_a_full_disk_is_named_in_one_line(words: tuple[str, ...]) -> None:
+    assert program("> /dev/full", *words) == (
+        1,
+        "agentapi-mcp: The output cannot be written: No space left on device.\n",
+    )
+    assert program("> /dev/full 2>&1", *words) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(("--help",), 0), (("status", "--json"), 0), (REFUSED, 2)], ids=["help", "json", "refused"]
+)
+def test_what_goes_to_closed_streams_goes_nowhere(words: tuple[str, ...], status: int) -> None:
+    closed, said = program(">&-", *words)
+    assert (closed, "Traceback" in said, "internal error" in said) == (status, False, False)
+    assert program("<&- >&- 2>&-", *words) == (status, "")
+
+
 def test_the_streams_are_the_process_s_own_again_afterwards() -> None:
     with screens() as (out, err):
         with cleaned(), cleaned():

@@ -1,5 +1,6 @@
 """The root command; subcommands are imported on first use, so that starting the stdio server stays fast."""
 
+import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,7 @@ from typing_extensions import override
 from agentapi_mcp import __version__
 from agentapi_mcp.cli import commands
 from agentapi_mcp.cli.options import tool_prefix_option, toolsets_option
-from agentapi_mcp.cli.terminal import cleaned
+from agentapi_mcp.cli.terminal import OutputError, cleaned, give_up_output
 
 
 class CommandModules(MutableMapping[str, click.Command]):
@@ -62,7 +63,11 @@ class CleanGroup(click.Group):
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with cleaned():
-            return super().main(*args, **kwargs)
+            try:
+                return super().main(*args, **kwargs)
+            except OutputError as exc:
+                give_up_output(exc)
+                sys.exit(1)
 
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:

@@ -28,7 +28,7 @@ from agentapi_mcp.base.exceptions import innermost, notes_of
 from agentapi_mcp.base.visible import replace_invisible
 from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.tables import laid_out
-from agentapi_mcp.cli.terminal import output_width, print_err, print_out, prints_unicode, visible
+from agentapi_mcp.cli.terminal import OutputError, output_width, print_err, print_out, prints_unicode, visible
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.errors import ErrorWords, explain_error
@@ -125,7 +125,7 @@ def guarded(
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except (click.exceptions.Exit, click.Abort, click.ClickException):
+    except (click.exceptions.Exit, click.Abort, click.ClickException, OutputError):
         raise
     except Exception as exc:  # noqa: BLE001  # the outermost handler: a traceback is no message for users
         _log.error("command_failed", exc_info=exc)

@@ -4,7 +4,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 from agentapi_mcp.base.visible import CONTEXT, replace_invisible
@@ -22,6 +22,10 @@ _NARROWEST, _USUAL = 20, 80  # columns
 _WIDE = frozenset("WF")  # what takes two columns
 _CLEAR_ROW = "\r\x1b[K"
 _CLIPBOARD = "\x1b]52;c;{}\x07"  # OSC 52
+
+
+class OutputError(OSError):
+    """What is printed cannot be written, as to a file on a full disk."""
 
 
 class CleanStream:
@@ -51,6 +55,15 @@ class CleanStream:
         _write(self.stream, shown)
         return len(text)
 
+    def flush(self) -> None:
+        """Write what is buffered.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with _writing():
+            self.stream.flush()
+
     def writelines(self, lines: Iterable[str]) -> None:
         """Write all the lines."""
         for line in lines:
@@ -66,6 +79,22 @@ def cleaned() -> Generator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def open_closed_streams() -> None:
+    """Let what goes to streams that were closed, as by `>&-`, go nowhere, and not into the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def give_up_output(error: OutputError) -> None:
+    """Say that stdout cannot be written, and let the rest of it go nowhere."""
+    with suppress(OSError):
+        print_err(f"agentapi-mcp: The output cannot be written: {error.strerror}.")
+    for stream in (sys.stdout, sys.stderr):  # else the interpreter tries again as it ends, and fails with a traceback
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def clean_streams() -> None:
@@ -184,12 +213,23 @@ def print_labelled(label: str, colour: str, text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> int:
     """Write a text; what the stream cannot encode, as a file name that is no UTF-8, is escaped."""
+    with _writing():
+        try:
+            return stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "utf-8"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            return len(text)
+
+
+@contextmanager
+def _writing() -> Generator[None]:
     try:
-        return stream.write(text)
-    except UnicodeEncodeError:
-        encoding = stream.encoding or "utf-8"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        return len(text)
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OutputError(exc.errno, exc.strerror) from exc
 
 
 def _fitting(text: str, columns: int) -> str:
