@@ -6,13 +6,17 @@ import pytest
 
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.catalogue.means import NO_MEANS
 from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
     AgentPreferences,
     OrganizationSettings,
     Preferences,
 )
-from tests.core.catalogue.test_agents import Scene
+from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.stores.postgres.database import Database
+from tests.core.catalogue.test_agents import NO_KEY, Scene
+from tests.core.catalogue.test_own_keys import keys_for
 from tests.support.catalogues import CheckedBackend, agent_row, declared, model_row
 
 CAPABILITIES = {
@@ -20,6 +24,7 @@ CAPABILITIES = {
     "stops": {Capability.STOPS_BILLING},
     "bills_on": set[Capability](),
     "keeps": {Capability.RESUME},
+    "takes": {Capability.OWN_KEYS},
 }
 
 
@@ -107,3 +112,43 @@ async def test_what_the_organisation_does_not_allow_is_not_lent() -> None:
     ):
         with pytest.raises(NotFoundError, match="No agent has a model 's'"):
             await scene().agents.resolve(agent="guide", model="s", settings=settings)
+
+
+def taking(*, key: bool = True) -> Scene:
+    """Set up a guide for which the operator named a model, of an agent that takes keys; `key`: also the server's."""
+
+    def build(declaration: AgentDeclaration) -> Backend:
+        return CheckedBackend(capabilities=frozenset(CAPABILITIES[declaration.name]))
+
+    return Scene(
+        rows=(agent_row("guide"), agent_row("takes", model_row("m"), model_row("n"))),
+        declarations=(
+            replace(declared("takes", "m", "n"), missing=() if key else (NO_KEY,), lacks_key=not key),
+            replace(declared("guide", backend="guide"), default_model="takes/m"),
+        ),
+        build=build,
+    )
+
+
+async def test_what_only_the_operator_named_no_key_of_a_user_pays(database: Database) -> None:
+    means = replace(NO_MEANS, keys=await keys_for(database, "vendor"))
+    mine = Preferences(agents={"guide": AgentPreferences(model="takes/m")})
+
+    async def payer(**given: object) -> KeySource:
+        return (await taking().agents.resolve(agent="guide", means=means, **given)).key_source  # type: ignore[arg-type]  # as the test says
+
+    assert await payer() is KeySource.SERVER
+    assert await payer(session_model="m") is KeySource.SERVER  # as the turn before left it
+    for agreed in ({"model": "m"}, {"preferences": mine}, {"session_model": "n"}):
+        assert await payer(**agreed) is KeySource.USER
+
+
+async def test_where_the_server_has_no_key_only_a_user_who_agreed_pays(database: Database) -> None:
+    means = replace(NO_MEANS, keys=await keys_for(database, "vendor"))
+    unasked = await taking(key=False).agents.resolve(agent="guide", means=means)
+    assert unasked.writer is not None
+    assert (unasked.writer.run, unasked.key) == (None, None)
+    assert NO_KEY in unasked.writer.lacks
+    for agreed in ({"model": "m"}, {"session_model": "m"}):
+        choice = await taking(key=False).agents.resolve(agent="guide", means=means, **agreed)  # type: ignore[arg-type]  # as the test says
+        assert choice.key_source is KeySource.USER

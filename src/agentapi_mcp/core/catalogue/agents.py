@@ -259,7 +259,8 @@ class Agents:
         if entry.borrows_models:
             # Never by a default of all agents: who has not named a model for this one has not agreed to its costs.
             meant = session_model or own_model or entry.default_model_name
-            return _borrowing(entries, entry, model, meant, means)
+            is_operators = model is None and own_model is None and _is_operators(entries, entry, session_model)
+            return _borrowing(entries, entry, model, meant, _Pays(means, NO_MEANS if is_operators else means))
         defaults = (session_model, own_model, preferences.default_model, settings.default_model)
         return _choice(entries, entry, model, defaults, means)
 
@@ -345,19 +346,27 @@ def _paid(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Pays:
+    """What may pay for an agent itself, and for a model that it borrows."""
+
+    own: Means
+    lent: Means
+
+
 def _borrowing(
-    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, named: str | None, default: str | None, means: Means
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, named: str | None, default: str | None, pays: _Pays
 ) -> Choice:
     """Return an agent that has no models, with that of another one which the caller names, or which is its default.
 
     A model that is named and cannot be used is refused; a default that cannot be used is told to the agent.
     """
-    alone = _paid(entries, entry, _reach(entries, entry, means), None, means)
+    alone = _paid(entries, entry, _reach(entries, entry, pays.own), None, pays.own)
     model = named or default
     if model is None:
         return alone
     try:
-        lent = _lent(entries, entry, model, means)
+        lent = _lent(entries, entry, model, pays.lent)
     except AgentApiError as exc:
         if named is not None:
             raise
@@ -373,11 +382,9 @@ def _borrowing(
 
 def _lent(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: str, means: Means) -> Choice:
     """Return the agent that has this model, by the model's name, its id or AGENT/MODEL; a usable one first."""
-    others = [entry for entry in entries if entry.name != borrower.name]
-    owners = [(entry, model) for entry in others if entry.find_model(model) is not None]
-    agent, _, rest = model.partition("/")
-    owners += [(entry, rest) for entry in others if rest and entry.name == agent and entry.find_model(rest) is not None]
+    owners = _owners(entries, borrower, model)
     if not owners:
+        others = [entry for entry in entries if entry.name != borrower.name]
         known = listed(sorted({one.name for entry in others for one in entry.row.models if one.enabled}))
         raise NotFoundError(f"No agent has a model {shown_name(model)}; there are: {known}.")
     owner, name = next((each for each in owners if means.completes(each[0]).usable), owners[0])
@@ -388,6 +395,38 @@ def _lent(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: st
             argument="model",
         )
     return lent
+
+
+def _owners(
+    entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: str
+) -> list[tuple[CatalogueEntry, str]]:
+    """Return the other agents that have this model, and what they call it."""
+    others = [entry for entry in entries if entry.name != borrower.name]
+    owners = [(entry, model) for entry in others if entry.find_model(model) is not None]
+    agent, _, rest = model.partition("/")
+    return owners + [
+        (entry, rest) for entry in others if rest and entry.name == agent and entry.find_model(rest) is not None
+    ]
+
+
+def _is_operators(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, session_model: str | None) -> bool:
+    """Tell whether only the operator's file names the model, for everybody: nobody else agreed to pay for it.
+
+    A session has the model of its last turn, whoever named that: where the server can pay, it does.
+    """
+    if session_model is None:
+        return True
+    if borrower.default_model_name is None:
+        return False
+    default, last = (
+        {
+            row.id
+            for entry, name in _owners(entries, borrower, each)
+            if entry.backend and (row := entry.find_model(name))
+        }
+        for each in (borrower.default_model_name, session_model)
+    )
+    return not default.isdisjoint(last)
 
 
 def _reach(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, means: Means) -> tuple[Backend, AgentDeclaration]:
