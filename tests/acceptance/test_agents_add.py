@@ -100,7 +100,10 @@ async def test_an_agent_is_tried_shown_and_written_with_comments_and_taken_out_a
     assert status == 0, err
     text = (tmp_path / "agents.toml").read_text(encoding="utf-8")
     assert text.startswith(OWN)
-    assert (KEY in text + out + err, "sk-inline-0123456789" in out + err) == (False, False)
+    assert (KEY in text, [each for each in (KEY, "sk-inline-0123456789", "nobody bills") if each in out + err]) == (
+        False,
+        [],
+    )
     assert "\n+[agents.openai]\n" in out
     assert re.search(r"\[agents\.openai\]\n# OpenAI, by `agentapi-mcp agents add`; docs/.* explains each key\.\n", text)
     assert re.search(r"if it was started with OPENAI_API_KEY\.\n`agentapi-mcp connect --env OPENAI_API_KEY` hands", err)
@@ -165,6 +168,7 @@ async def test_a_server_of_this_machine_needs_no_key_and_gives_all_of_its_models
         more = {"idle_timeout_seconds": 600, "stops_billing": True}
         assert agent["options"] == {"base_url": peer.url, "provider": "ollama"} | more
         assert "set context_window of each model" in err
+        assert "add `prices = { input = 0, output = 0 }` to each" in err
         assert "a running server has it in 2 s.\n" in err
         here = Provider(title="Here", base_url=peer.url)
         assert await agent_files.state_of("here", here, {}) == f"answers at {peer.url}: small, maker/large, routed"

@@ -188,6 +188,11 @@ def _tell_next(agent: NewAgent, path: Path, *, is_entered: bool) -> None:
         print_err(f"`agentapi-mcp connect --env {agent.key_variable}` hands the key on to your clients.")
     if agent.provider.remark is not None:
         print_err(agent.provider.remark)
+    if agent.provider.is_local and any(model.input_price is None for model in agent.models):
+        print_err(
+            "Where no price is known, bills say that the cost is unknown. If nobody bills you for these models, add "
+            "`prices = { input = 0, output = 0 }` to each (docs/cost.md)."
+        )
 
 
 async def remove_agent(name: str, consent: Consent) -> bool:
