@@ -33,6 +33,10 @@ ANSWERED_BY = {
         "remove an agent i added",
         "delete an agent",
     ],
+    "docs/commands.md#models": [
+        "how do I update the list of models",
+        "show me how to refresh the model list",
+    ],
     "docs/commands.md#chat": [
         "run it in CI",
         "how do I use it in a shell script",
