@@ -6,6 +6,7 @@ ANSWERED_BY = {
         "what does degraded mean",
     ],
     "docs/agents.md#which-agent-answers": [
+        "why does guide answer and not my agent",
         "what is the default agent",
     ],
     "docs/backends/anthropic.md#recipe": [
@@ -31,6 +32,10 @@ ANSWERED_BY = {
     "docs/commands.md#agents-add-agents-remove": [
         "remove an agent i added",
         "delete an agent",
+    ],
+    "docs/commands.md#models": [
+        "how do I update the list of models",
+        "show me how to refresh the model list",
     ],
     "docs/commands.md#chat": [
         "run it in CI",
@@ -107,6 +112,10 @@ ANSWERED_BY = {
         "use chatgpt",
     ],
     "docs/getting-started.md#install-it-without-a-clone": [
+        "how do I install on fedora",
+        "apt install",
+        "conda",
+        "is there a homebrew formula",
         "how do I install this",
         "pip install",
     ],
@@ -147,6 +156,7 @@ ANSWERED_BY = {
         "audit trail",
     ],
     "docs/how-to/backup-and-uninstall.md#back-up": [
+        "backup schedule",
         "how do I backup the database?",
         "backup",
         "make a bakcup of my sessions",
@@ -165,6 +175,7 @@ ANSWERED_BY = {
         "migrate from embedded db to my postgres",
     ],
     "docs/how-to/backup-and-uninstall.md#restore": [
+        "restore single conversation",
         "how do I restore from a backup",
         "restore a backup",
         "how do i get my old data back from the backup file",
@@ -228,6 +239,8 @@ ANSWERED_BY = {
         "windsurf",
     ],
     "docs/how-to/deploy.md#behind-a-reverse-proxy": [
+        "cloudflare tunnel",
+        "ngrok",
         "nginx config",
         "put it behind caddy",
     ],
@@ -236,6 +249,8 @@ ANSWERED_BY = {
         "ssl certificate",
     ],
     "docs/how-to/deploy.md#with-containers": [
+        "kubernetes helm chart",
+        "heroku",
         "docker compose",
         "docker",
         "run in kubernetes or docker",
@@ -245,6 +260,7 @@ ANSWERED_BY = {
         "systemd unit",
     ],
     "docs/how-to/organization.md": [
+        "multi tenant",
         "are there organisations",
     ],
     "docs/how-to/organization.md#let-people-in": [
@@ -359,6 +375,7 @@ ANSWERED_BY = {
         "vertex",
     ],
     "docs/security.md#secrets": [
+        "how do I change my api key",
         "where is my openai key kept, and is it encrypted?",
         "where does my api key go",
         "are my api keys safe?",
@@ -695,6 +712,14 @@ ANSWERED_BY = {
     "docs/troubleshooting.md#report-a-fault": [
         "where do I report a bug",
         "security vulnerability report",
+    ],
+    "docs/troubleshooting.md#the-agent-is-not-set-up": [
+        "key is set but not found",
+        "env var not picked up in claude desktop",
+    ],
+    "docs/tools.md#which-tools-a-client-sees": [
+        "how do I enable more tools",
+        "toolsets",
     ],
 }
 # What each part of README.md is about, and the section that says it in full.

@@ -51,7 +51,7 @@ _NOW = {"now", "currently", "today", "moment"}
 _HOW_TO = set(
     words(
         "add create make write delete remove change configure install declare define edit switch set setup cancel "
-        "rename export connect stop"
+        "rename export connect stop update refresh sync"
     )
 )
 _POINTING = {"it", "that", "this", "they", "them", "those", "these", "one", "ones", "there", "also"}
