@@ -15,7 +15,7 @@ from tests.support.terminals import plain, started_at_terminal
 
 pytestmark = pytest.mark.acceptance
 SETUP = Path(__file__).parents[2] / "scripts" / "setup"
-_PROGRAMS = ("cat", "cksum", "dirname", "grep", "rm", "sed", "sort")
+_PROGRAMS = ("cat", "cksum", "date", "dirname", "grep", "rm", "sed", "sort")
 # Builds an editable installation without anything that would have to be downloaded.
 _BACKEND = """
 import pathlib, shutil
