@@ -33,6 +33,14 @@ def test_first_start_answers_both_logins(home: SharedHome) -> None:
     assert user.ask("app", ROLES) == '["agentapi_app", "agentapi", false, false, false, false]'
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PGPORT", "1"), ("PGSSLMODE", "verify-full"), ("PGTARGETSESSIONATTRS", "standby")]
+)
+def test_what_leads_libpq_to_other_databases_is_not_read(variable: str, value: str, home: SharedHome) -> None:
+    home.environment = {variable: value}
+    assert home.user().ask("app", "SELECT current_database()") == "agentapi"
+
+
 def test_owner_may_make_schemas_and_roles(home: SharedHome) -> None:
     user = home.user()
     for sql in (

@@ -195,4 +195,6 @@ def _starting(home: Home) -> Generator[int]:
 
 
 def _url(home: Home, login: str) -> str:
-    return f"postgresql://{login}@/{servers.DATABASE}?host={quote(str(home.sockets))}"
+    # Named, since variables of libpq in the environment, which are about other databases, would say it otherwise.
+    own = "port=5432&sslmode=disable&target_session_attrs=any"
+    return f"postgresql://{login}@/{servers.DATABASE}?host={quote(str(home.sockets))}&{own}"
