@@ -175,6 +175,13 @@ def test_any_text_looks_the_same_however_it_is_cut(width: int, data: st.DataObje
     assert colourless(shown(data.draw(cut(text)), width=width)[-1]) == colourless(whole)
 
 
+@pytest.mark.parametrize(
+    "pieces", [["a\r", "\n", "\nb"], ["a\r", "", "\n\nb"], ["a\r", "\n\r", "\nb"], ["a\r", "\r", "b"]]
+)
+def test_the_end_of_a_line_is_one_wherever_it_is_cut(pieces: list[str]) -> None:
+    assert shown(pieces, colours=None)[-1] == "a\n\nb\n"
+
+
 def colourless(text: str) -> str:
     """Return what was written without the colours of code, of which the end may decide about the beginning."""
     return re.sub(r"\x1b\[(?:\d+;)*[39][0-7]m([^\x1b]*)\x1b\[0m", r"\1", text)

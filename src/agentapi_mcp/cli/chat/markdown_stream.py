@@ -40,9 +40,11 @@ class MarkdownStream:
 
     def feed(self, text: str) -> None:
         """Take a piece; `refresh` shows what is certain by then."""
+        if not text:
+            return
         if self._had_return and text.startswith("\n"):
             text = text[1:]
-        self._had_return = text.endswith("\r") or (self._had_return and not text)
+        self._had_return = text.endswith("\r")
         clean = visible(text.replace("\r\n", "\n").translate(_LINE_ENDS), self._before)
         self._before = (self._before + clean)[-CONTEXT:]
         self._source += clean
