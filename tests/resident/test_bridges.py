@@ -497,7 +497,9 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("line", [b"", b"GET / HTTP/1.1\r\n", b"bridge x y z\n", b"\xff\n", b"bridge 1 1 zz\n"])
+@pytest.mark.parametrize(
+    "line", [b"", b"GET / HTTP/1.1\r\n", b"bridge x y z\n", b"\xff\n", b"bridge %d 1 zz\n" % NUMBER]
+)
 async def test_what_is_no_bridge_gets_no_answer(line: bytes, edge_home: Path) -> None:
     env = environ(edge_home)
     async with clients(env) as here:
@@ -549,7 +551,7 @@ async def test_another_account_gets_no_answer_even_where_it_can_connect(seed: Se
             client = await here.served(env)
             place = place_of(env)
             await asyncio.to_thread(let_everybody_in, place)
-            for uid, said in ((65534, b""), (0, b"ok 1 ")):
+            for uid, said in ((65534, b""), (0, b"ok %d " % NUMBER)):
                 words = (sys.executable, "-c", STRANGER, place.socket, str(uid))
                 stranger = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
                 out, _ = await stranger.communicate()
@@ -557,13 +559,13 @@ async def test_another_account_gets_no_answer_even_where_it_can_connect(seed: Se
             assert (await client.ask("ping", {}, 1))["result"] == {}
 
 
-STRANGER = """
+STRANGER = f"""
 import os, socket, sys
 os.setuid(int(sys.argv[2]))
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
 try:
-    connection.sendall(b"bridge 1 1 2f\\n")
+    connection.sendall(b"bridge {NUMBER} 1 2f\\n")
     sys.stdout.buffer.write(connection.recv(100))
 except ConnectionError:
     pass

@@ -68,8 +68,9 @@ class Bridge:
         )
         # Held while lines are sent, so that they keep their order, and while the connection is replaced.
         self._sending = allocate_lock()
-        # Held while what the server must know to have arrived is written, until it knows.
+        # Held from the announcement of an answer until the server has been told that the client has it.
         self._syncing = allocate_lock()
+        self._announced = b""
         self._writing = allocate_lock()
         self._wanted = allocate_lock()
         self._wanted.acquire()
@@ -152,6 +153,9 @@ class Bridge:
             parts.append(rest)
         if any(parts):
             self._from_client(b"".join((*parts, b"\n")))
+        # A client may end because of an answer whose arrival the server does not know of yet.
+        if self._syncing.acquire(timeout=_LAST_WORDS):
+            self._syncing.release()
         with self._sending:
             self._has_client = False
             if self._connection is None:
@@ -220,25 +224,36 @@ class Bridge:
                 parts = []
                 self._from_server(connection, lines)
             parts.append(rest)
+        if self._announced:  # and never came
+            self._announced = b""
+            self._syncing.release()
 
     def _from_server(self, connection: socket, lines: list[bytes]) -> None:
         passed: list[bytes] = []
         for line in lines:
             if line.startswith(SYNC):
-                with self._syncing:
-                    self._write(passed)
-                    _send(connection, synced(line.removeprefix(SYNC)))
-                passed = []
+                self._syncing.acquire()
+                self._announced = line.removeprefix(SYNC)
             elif line.startswith(OK):
                 self._accept(line)
             elif line.startswith(BYE):
                 self._read = read_bye(line)
-            elif self._acknowledged and line == self._acknowledged:
-                passed.append(self._instead)
-                self._acknowledged = b""
-            elif self._ledger.passes(line):
-                passed.append(line)
+            else:
+                passed += self._passed(line)
+                if self._announced:
+                    self._write(passed)
+                    passed = []
+                    _send(connection, synced(self._announced))
+                    self._announced = b""
+                    self._syncing.release()
         self._write(passed)
+
+    def _passed(self, line: bytes) -> list[bytes]:
+        """Return what the client gets of a line of the server's."""
+        if self._acknowledged and line == self._acknowledged:
+            self._acknowledged = b""
+            return [self._instead]
+        return [line] if self._ledger.passes(line) else []
 
     def _accept(self, line: bytes) -> None:
         """Note that the server reads; one of another version does not understand us."""

@@ -47,7 +47,7 @@ class BridgeConnection:
         self.name: str | None = None
         self._reader = reader
         self._writer = writer
-        self._client = ClientConnection(self._after_arrival)
+        self._client = ClientConnection(self._announce)
         self._lines = asyncio.Queue[bytes | None](_MOST_WAITING)
         self._read = 0
         self._open = set[object]()
@@ -136,8 +136,8 @@ class BridgeConnection:
         elif line == RELOAD:
             self._reload()
 
-    def _after_arrival(self, note: Callable[[], None]) -> None:
-        """Call a function when the bridge has handed to its client all that was written until now."""
+    def _announce(self, note: Callable[[], None]) -> None:
+        """Call a function when the bridge has handed to its client the line that is written next."""
         self._asked += 1
         self._arrivals[self._asked] = note
         self._quiet.clear()

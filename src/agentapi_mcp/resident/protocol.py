@@ -4,7 +4,7 @@ No line of the server's here can be taken for JSON-RPC. A line of the bridge's b
 client's line that begins so gets a space in front, and is refused all the same.
 """
 
-NUMBER = 1  # of this protocol; it grows with every change of it
+NUMBER = 2  # of this protocol; it grows with every change of it
 MARK = b"\0"
 SYNCED, RELOAD = MARK + b"synced ", MARK + b"reload"
 OK, SYNC, BYE = b"ok ", b"sync ", b"bye "
@@ -47,7 +47,7 @@ def ok(version: str, pid: int) -> bytes:
 
 
 def sync(number: int) -> bytes:
-    """Ask the bridge to say when it has handed on all that came before."""
+    """Announce a line of the server's: the bridge says when it has handed that on."""
     return SYNC + b"%d\n" % number
 
 

@@ -205,7 +205,7 @@ async def test_a_removed_agent_is_marked_until_a_file_that_declares_it_is_read_a
     await store.write(house)
     async with database.as_system("write as another program would") as connection:
         await connection.execute(
-            "INSERT INTO public.agents (name, type, config) VALUES ('odd', 'x', '[1]'), ('plain', 'x', NULL)"
+            "INSERT INTO public.agents (name, type, config) VALUES ('odd', 'x', '[1]'), ('plain', 'x', '{}')"
         )
     for row in (await store.load()).agents:
         await store.remove(row.id)

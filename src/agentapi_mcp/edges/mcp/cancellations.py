@@ -15,7 +15,7 @@ from typing import TypeVar
 import anyio
 
 from agentapi_mcp.core.conversations.departures import Departure
-from agentapi_mcp.edges.mcp.deliveries import AfterArrival, PipeDeliveries, at_once
+from agentapi_mcp.edges.mcp.deliveries import Announce, PipeDeliveries
 
 T = TypeVar("T")
 
@@ -36,14 +36,14 @@ class ClientConnection:
     """A client's whole connection; the tasks that serve its requests find it in `connection`.
 
     `ended` is set when the client has closed its end, and `broken` when nothing can be sent any more, although it has
-    closed nothing. `pipe` is what its responses are written to, and `after_arrival` knows when they have reached it.
+    closed nothing. `pipe` is what its responses are written to; `announce` tells somebody in between of each.
     """
 
-    def __init__(self, after_arrival: AfterArrival = at_once) -> None:
+    def __init__(self, announce: Announce | None = None) -> None:
         self.ended = asyncio.Event()
         self.broken = asyncio.Event()
         self.pipe: PipeDeliveries | None = None
-        self.after_arrival = after_arrival
+        self.announce = announce
         self._slots: dict[str, _Slot] = {}
 
     @contextmanager

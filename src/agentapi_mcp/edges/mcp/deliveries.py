@@ -11,8 +11,8 @@ from anyio import AsyncFile
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Notes = list[Callable[[], None]]
-# Calls a function when all that was flushed has reached the client: at once, or when what stands between says so.
-AfterArrival = Callable[[Callable[[], None]], None]
+# Tells what stands between that a response comes next, and with which function to say that the client has it.
+Announce = Callable[[Callable[[], None]], None]
 # Of the request that is being served; the tasks that serve it share the list.
 _waiting: ContextVar[Notes | None] = ContextVar("waiting_for_delivery", default=None)
 # The line of a response, as the SDK writes it: its id is the second member.
@@ -44,20 +44,19 @@ def response_id(line: str) -> object:
     return None if found is None else json.loads(found[1])
 
 
-def at_once(note: Callable[[], None]) -> None:
-    """Call a function now: what was flushed is in the pipe that the client reads."""
-    note()
-
-
 class PipeDeliveries:
-    """The pipe of one client over stdio: it tells which of the responses were handed over whole."""
+    """The pipe of one client over stdio: it tells which of the responses were handed over whole.
 
-    def __init__(self, pipe: AsyncFile[str], has_ended: Callable[[], bool], after_arrival: AfterArrival) -> None:
+    Without somebody in between to whom they are announced, a response that was flushed has arrived: it is in the pipe
+    that the client reads.
+    """
+
+    def __init__(self, pipe: AsyncFile[str], has_ended: Callable[[], bool], announce: Announce | None) -> None:
         self._pipe = pipe
         self._has_ended = has_ended
-        self._after_arrival = after_arrival
+        self._announce = announce
         self._notes: dict[object, Notes] = {}
-        self._line = ""
+        self._written: Notes = []
 
     @contextmanager
     def of(self, request_id: object) -> Generator[None]:
@@ -77,15 +76,18 @@ class PipeDeliveries:
 
     async def write(self, line: str, /) -> object:
         """Write a line."""
-        self._line = line
+        notes = self._notes.pop(response_id(line), []) if self._notes else []
+        if notes and self._announce is not None:
+            self._announce(partial(self._note, notes))
+        else:
+            self._written += notes
         return await self._pipe.write(line)
 
     async def flush(self) -> None:
         """Hand the line to the reader's pipe, which waits while the pipe is full."""
         await self._pipe.flush()
-        notes = self._notes.pop(response_id(self._line), []) if self._notes else []
-        if notes:
-            self._after_arrival(partial(self._note, notes))
+        notes, self._written = self._written, []
+        self._note(notes)
 
     def _note(self, notes: Notes) -> None:
         if not self._has_ended():

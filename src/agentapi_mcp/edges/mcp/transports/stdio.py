@@ -115,12 +115,12 @@ async def _serve(
     handover: Handover | None,
 ) -> None:
     if handover is None:
-        client.pipe = PipeDeliveries(pipe, client.ended.is_set, client.after_arrival)
+        client.pipe = PipeDeliveries(pipe, client.ended.is_set, client.announce)
         await _exchange(server, client, _BoundedLines(lines))
         return
     taken = HandedOver(handover, lines, pipe)
     file = cast("AsyncFile[str]", taken)
-    client.pipe = PipeDeliveries(file, client.ended.is_set, client.after_arrival)
+    client.pipe = PipeDeliveries(file, client.ended.is_set, client.announce)
     async with anyio.create_task_group() as group:
         group.start_soon(taken.catch_up)
         await _exchange(server, client, _BoundedLines(file))
