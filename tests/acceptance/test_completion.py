@@ -14,14 +14,15 @@ import pytest
 import agentapi_mcp
 from tests.acceptance.test_processes import environ, run
 from tests.support.databases import Seed
+from tests.support.terminals import started_at_terminal
 
 pytestmark = pytest.mark.acceptance
 # What pressing Tab does: readline calls the function with these variables, and shows COMPREPLY.
 _TAB = """
 source "$SCRIPT"
 complete -p agentapi-mcp
-COMP_WORDS=("$@")
-COMP_CWORD=$(( $# - 1 ))
+COMP_LINE=$*
+COMP_POINT=${#COMP_LINE}
 _agentapi_mcp_completion agentapi-mcp
 printf '%s\\n' "${COMPREPLY[@]}"
 """
@@ -71,6 +72,50 @@ async def test_bash_completes_commands_options_agents_models_and_sessions(seed: 
         assert await tab(shell, env, "completion", "") == ["bash", "fish", "zsh"]
 
 
+MODELS = ("gemma3:4b", "gemma3:12b", "two words", "$(touch ran)", "semi;touch ran", "any/*", "it's")
+# What is typed as a model before Tab, what after it, and what the program is told.
+TYPED = (
+    ("gemma3:", "4b", "gemma3:4b"),
+    ("gemma3:1", "", "gemma3:12b"),
+    ("gem", "12b", "gemma3:12b"),
+    ("tw", "", "two words"),
+    (r"two\ w", "", "two words"),
+    ("'two", "", "two words"),
+    (r"\$", "", "$(touch ran)"),
+    ("se", "", "semi;touch ran"),
+    ('"se', '"', "se"),
+    ("an", "", "any/*"),
+    ("it", "", "it's"),
+)
+
+
+def test_bash_inserts_one_word_whatever_a_name_has_in_it(tmp_path: Path, shell: Path) -> None:
+    text = '[agents.own]\nbackend = "openai"\n[agents.own.options]\nbase_url = "http://127.0.0.1:9/v1"\n'
+    for name in MODELS:
+        text += f'[[agents.own.models]]\nname = "{name}"\nmodel_id = "x"\nprovider = "own"\n'
+    config, inputrc = tmp_path / "agents.toml", tmp_path / "inputrc"
+    config.write_text(text, encoding="utf-8")
+    inputrc.write_text("set enable-bracketed-paste off\n", encoding="utf-8")
+    (tmp_path / "any").mkdir()
+    (tmp_path / "any" / "file").touch()
+    env = environ(tmp_path / "home") | {
+        "AGENTAPI_CONFIG": str(config),
+        "INPUTRC": str(inputrc),
+        "PATH": f"{shell}{os.pathsep}{os.defpath}",
+        "TERM": "dumb",
+    }
+    with started_at_terminal(env, "bash", "--norc", "-i", columns=200) as person:
+        person.type(f'cd {tmp_path}; eval "$(agentapi-mcp completion bash)"\r')
+        person.type("agentapi-mcp() { printf '<%s>' \"$@\"; echo; }; echo set'' up\r")
+        at = person.until("set up\r\n")
+        for before, after, told in TYPED:
+            person.type(f"agentapi-mcp chat --agent own --model {before}\t{after}\r")
+            at = person.until(f"<chat><--agent><own><--model><{told}>\r\n", after=at)
+        person.type("agentapi-mcp chat --agent=ow\t--model=gemma3:1\t\r")
+        person.until("<chat><--agent=own><--model=gemma3:12b>\r\n", after=at)
+    assert not (tmp_path / "ran").exists()
+
+
 async def test_nothing_is_started_made_or_printed_where_there_is_nothing(tmp_path: Path, shell: Path) -> None:
     env = environ(tmp_path / "home")
     assert await tab(shell, env, "sessions", "show", "") == []
@@ -92,31 +137,6 @@ async def test_there_is_a_script_for_each_shell(edge_home: Path, tmp_path: Path,
         script.write_text(out, encoding="utf-8")
         checked = await asyncio.create_subprocess_exec(name, "-n", str(script), stderr=subprocess.PIPE)
         assert await checked.communicate() == (None, b"")
-
-
-async def test_a_name_that_a_shell_would_run_is_not_completed(tmp_path: Path, shell: Path) -> None:
-    config = tmp_path / "agents.toml"
-    names = [
-        "plain/x-1.5:free",
-        "$(touch made)",
-        "a;touch made",
-        "`touch made`",
-        "*",
-        "two words",
-        "a\\nb",
-        "~root",
-        "a'",
-    ]
-    models = "".join(
-        f"[[agents.own.models]]\nname = {json.dumps(name)}\nmodel_id = {json.dumps(name)}\nprovider = 'own'\n"
-        for name in names
-    )
-    config.write_text(
-        f"[agents.own]\nbackend = 'openai'\noptions = {{ base_url = 'http://127.0.0.1:9/v1' }}\n{models}",
-        encoding="utf-8",
-    )
-    env = environ(tmp_path / "home") | {"AGENTAPI_CONFIG": str(config)}
-    assert await tab(shell, env, "chat", "--agent", "own", "--model", "") == ["plain/x-1.5:free"]
 
 
 @pytest.mark.parametrize("asked", ["", "nosuch_complete", "bash_source", "bash_complete"])

@@ -92,6 +92,12 @@ async def test_conversations_are_json_in_the_shapes_of_the_tools_and_named_by_sh
         assert (await asked(env, "chat", "--session", end, "--agent", "guide", "and then?"))["session_id"] == (
             turn["session_id"]
         )
+        await asked(env, "chat", "--agent", "guide", "what is a session?")
+        newest = await asked(env, "sessions", "list", "--limit", "1")
+        assert newest["sessions"] != listed["sessions"]
+        rest = await asked(env, "sessions", "list", "--cursor", newest["next_cursor"])
+        assert ([each["session_id"] for each in rest["sessions"]], rest["next_cursor"]) == ([turn["session_id"]], None)
+        await asked(env, "sessions", "delete", newest["sessions"][0]["session_id"], "--yes")
         shown = await asked(env, "sessions", "show", f" {end.upper()}\n")
         assert [each["role"] for each in shown["messages"]] == ["user", "assistant", "user", "assistant"]
         assert await asked(env, "sessions", "export", begin) == shown

@@ -12,7 +12,7 @@ SOURCE = Path(agentapi_mcp.__file__).parent
 TERMINAL, LOGS = SOURCE / "cli" / "terminal.py", SOURCE / "telemetry.py"
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != TERMINAL)
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
-ASKING = {"isatty", "fileno", "flush", "close"}  # of a stream, none of which prints
+ASKING = {"isatty", "fileno", "flush", "close", "encoding"}  # of a stream, none of which prints
 PRINTERS = {"print", "pprint", "print_exc", "print_exception", "print_stack", "print_last", "input"}
 CLICKS = {"echo", "secho", "echo_via_pager", "progressbar", "style", "clear", "get_text_stream", "get_binary_stream"}
 HANDLERS = {"StreamHandler", "basicConfig", "lastResort", "dup2"}

@@ -35,6 +35,7 @@ from agentapi_mcp.cli.terminal import (
     print_out,
 )
 from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
+from tests.support.terminals import terminal
 from tests.support.visibility import HIDDEN, WRITTEN, hidden_texts, hides_something
 
 HOSTILE = "a\x1b]0;title\x07b\x9b2Jc\rd\u202e\u2066\u200b\u00ad\U000e0041\u2028e"
@@ -285,6 +286,15 @@ def test_what_goes_to_closed_streams_goes_nowhere(words: tuple[str, ...], status
     closed, said = program(">&-", *words)
     assert (closed, "Traceback" in said, "internal error" in said) == (status, False, False)
     assert program("<&- >&- 2>&-", *words) == (status, "")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("help", "sessions"), ("sessions", "list", "--help")], ids=" ".join)
+def test_help_fits_a_narrow_terminal(words: tuple[str, ...]) -> None:
+    with terminal({"PATH": os.defpath, "TERM": "xterm"}, *words, columns=40) as person:
+        assert person.leave() == 0
+    text = person.seen.partition("\r\n\r\n")[2].partition("Examples:")[0]  # the lines that are wrapped
+    assert len(text.splitlines()) > 8
+    assert max(map(len, text.splitlines())) <= 40
 
 
 def test_the_streams_are_the_process_s_own_again_afterwards() -> None:

@@ -3,13 +3,21 @@
 import io
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
 from importlib import import_module
 from types import ModuleType
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
+from typing_extensions import override
 
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.ids import short_id
@@ -17,9 +25,74 @@ from agentapi_mcp.cli.terminal import print_out
 
 PROGRAM, VARIABLE = "agentapi-mcp", "_AGENTAPI_MCP_COMPLETE"
 _WITHIN = 0.4  # seconds; a person has pressed a key and waits
-# What a shell reads as one word alone: bash puts it into the line as it is, and a provider may have named it.
-_WORD = re.compile(r"[A-Za-z0-9@_][A-Za-z0-9@_./:+,=-]*")
 Items = list[CompletionItem[str]]
+# What bash reads as nothing but a part of a word.
+_PLAIN = r"\w@%+=:,./-"
+_BASH = """\
+%(complete_func)s() {
+    local line response
+    COMPREPLY=()
+    response=$(env COMP_WORDS="${COMP_LINE:0:COMP_POINT}" COMP_BREAKS="$COMP_WORDBREAKS" \
+%(complete_var)s=bash_complete "$1")
+    while IFS= read -r line; do
+        case $line in
+            dir,*) compopt -o dirnames ;;
+            file,*) compopt -o default ;;
+            plain,*) COMPREPLY+=("${line#plain,}") ;;
+        esac
+    done <<< "$response"
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+@add_completion_class
+class _Bash(BashComplete):
+    """Completion in bash; click's own is lost in words with a colon, where bash splits, and inserts names unquoted."""
+
+    source_template = _BASH
+
+    @override
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words = split_arg_string(f"{_line()}x")  # whose end is in the last word, also after a blank
+        return words[1:-1], words[-1].removesuffix("x")
+
+    @override
+    def format_completion(self, item: CompletionItem[str]) -> str:
+        if item.type != "plain":
+            return super().format_completion(item)
+        return f"plain,{_inserted(item.value, self.get_completion_args()[1])}"
+
+    @override
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        found = super().get_completions(args, incomplete)
+        # Between quotes, only what needs none can be inserted.
+        return [item for item in found if not _is_quoted() or re.fullmatch(f"[ {_PLAIN}]*", item.value)]
+
+
+def _line() -> str:
+    """Return the command up to the cursor."""
+    return os.environ["COMP_WORDS"]  # noqa: TID251  # of the shell's script, and no setting
+
+
+def _is_quoted() -> bool:
+    try:
+        shlex.split(f"{_line()}x")
+    except ValueError:
+        return True
+    return False
+
+
+def _inserted(value: str, incomplete: str) -> str:
+    """Return what takes the place of the word as bash sees it, which begins after the last character that splits."""
+    if _is_quoted():
+        return value
+    option, equals, _ = incomplete.partition("=")
+    whole = f"{option}{equals}{value}" if option.startswith("-") and equals else value
+    breaks = {":", "="}.intersection(os.environ["COMP_BREAKS"])  # noqa: TID251  # as above
+    begin = max((incomplete.rfind(character) + 1 for character in breaks), default=0)
+    return re.sub(f"([^{_PLAIN}])", r"\\\1", whole[begin:])
 
 
 def complete() -> None:
@@ -69,5 +142,5 @@ def _fitting(found: Sequence[tuple[str, str | None]], incomplete: str) -> Items:
     return [
         CompletionItem(name, help=one_line(about or "", 80) or None)
         for name, about in dict(found).items()
-        if name.startswith(incomplete) and _WORD.fullmatch(name)
+        if name.startswith(incomplete) and name.isprintable()  # else it is more than one line
     ]

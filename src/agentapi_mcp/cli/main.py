@@ -12,7 +12,9 @@ from typing_extensions import override
 from agentapi_mcp import __version__
 from agentapi_mcp.cli import commands
 from agentapi_mcp.cli.options import tool_prefix_option, toolsets_option
-from agentapi_mcp.cli.terminal import OutputError, cleaned, give_up_output
+from agentapi_mcp.cli.terminal import OutputError, cleaned, give_up_output, output_width
+
+_NARROWEST_OF_CLICK = 52
 
 
 class CommandModules(MutableMapping[str, click.Command]):
@@ -64,7 +66,9 @@ class CleanGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with cleaned():
             try:
-                return super().main(*args, **kwargs)
+                # Click's help is never narrower than fifty columns by itself.
+                narrow = {"terminal_width": output_width()} if output_width() < _NARROWEST_OF_CLICK else {}
+                return super().main(*args, **kwargs, **narrow)
             except OutputError as exc:
                 give_up_output(exc)
                 sys.exit(1)

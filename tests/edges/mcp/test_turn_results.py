@@ -13,8 +13,7 @@ from mcp_types import TextContent
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId, new_id
-from agentapi_mcp.base.text import one_line
-from agentapi_mcp.base.text import number_of
+from agentapi_mcp.base.text import number_of, one_line
 from agentapi_mcp.core.backends.events import Usage
 from agentapi_mcp.core.conversations.models import RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -155,7 +154,9 @@ def test_a_title_is_one_name_in_the_list_of_sessions(title: str) -> None:
 @given(forgeries)
 def test_progress_tells_the_servers_facts_first_and_the_words_of_the_agent_last(text: str) -> None:
     told = describe(Progress(TurnId(new_id()), text, timedelta(seconds=1), "thinking"))
-    assert told == f"thinking, {number_of(len(text), 'character')} so far" + (f": …{clean(text[-200:])}" if text else "")
+    assert told == f"thinking, {number_of(len(text), 'character')} so far" + (
+        f": …{clean(text[-200:])}" if text else ""
+    )
 
 
 @pytest.mark.parametrize("status", TurnStatus)

@@ -33,10 +33,11 @@ def sessions() -> None:
 @click.option("--agent", shell_complete=completions.agent_names, help="Of this agent only.")
 @click.option("--query", help="Search titles and the first 500 characters of first messages.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@click.option("--cursor", help="Go on after a page: its next_cursor, as --json has it.")
 @json_option
-def sessions_list(agent: str | None, query: str | None, limit: int, *, as_json: bool) -> None:
+def sessions_list(agent: str | None, query: str | None, limit: int, cursor: str | None, *, as_json: bool) -> None:
     """List sessions, newest first."""
-    run(lambda services, _: _list_sessions(services, agent, query, limit, as_json=as_json))
+    run(lambda services, _: _list_sessions(services, agent, query, (limit, cursor), as_json=as_json))
 
 
 @sessions.command("show")
@@ -85,10 +86,11 @@ def sessions_delete(session_id: str, *, confirmed: bool, as_json: bool) -> None:
 
 
 async def _list_sessions(
-    services: Services, agent: str | None, query: str | None, limit: int, *, as_json: bool
+    services: Services, agent: str | None, query: str | None, where: tuple[int, str | None], *, as_json: bool
 ) -> None:
-    """Print the newest sessions."""
-    page = await services.sessions.list_(services.principal, agent=agent, query=query, limit=limit)
+    """Print a page of sessions: at most so many, after a cursor."""
+    limit, cursor = where
+    page = await services.sessions.list_(services.principal, agent=agent, query=query, limit=limit, cursor=cursor)
     if as_json:
         print_json({"sessions": [_fields(session) for session in page.items], "next_cursor": page.next_cursor})
         return
@@ -100,7 +102,7 @@ async def _list_sessions(
     if not rows:
         print_err("No session fits.")
     if page.next_cursor is not None:
-        print_err(f"There are more; ask for them with --limit, or narrow with --query. Shown: {len(page.items)}.")
+        print_err(f"There are more: say a higher --limit, --cursor, or a --query. Shown: {len(page.items)}.")
 
 
 async def _find_session(services: Services, text: str) -> str:
