@@ -270,6 +270,7 @@ def program(redirection: str, *words: str) -> tuple[int, str]:
 REFUSED = ("restore", "/no/such/file", "--json")  # which prints its error on both
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("words", [("--help",), ("completion", "bash"), ("status", "--json"), REFUSED], ids=" ".join)
 def test_a_full_disk_is_named_in_one_line(words: tuple[str, ...]) -> None:
     assert program("> /dev/full", *words) == (
@@ -279,6 +280,7 @@ def test_a_full_disk_is_named_in_one_line(words: tuple[str, ...]) -> None:
     assert program("> /dev/full 2>&1", *words) == (1, "")
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize(
     ("words", "status"), [(("--help",), 0), (("status", "--json"), 0), (REFUSED, 2)], ids=["help", "json", "refused"]
 )
@@ -288,6 +290,7 @@ def test_what_goes_to_closed_streams_goes_nowhere(words: tuple[str, ...], status
     assert program("<&- >&- 2>&-", *words) == (status, "")
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("words", [("--help",), ("help", "sessions"), ("sessions", "list", "--help")], ids=" ".join)
 def test_help_fits_a_narrow_terminal(words: tuple[str, ...]) -> None:
     with terminal({"PATH": os.defpath, "TERM": "xterm"}, *words, columns=40) as person:
