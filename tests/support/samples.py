@@ -31,6 +31,7 @@ NOT_RUN = {
     r"commands.md: agentapi-mcp: failed": "tests/acceptance/test_chat_ways.py",
     r"[^:]*: agentapi-mcp chat( --continue| --agent droid)?$": "tests/acceptance/test_chat_prompt.py",
     r"[^:]*: agentapi-mcp agents (add \w|remove)": "tests/acceptance/test_agents_add.py",
+    r"commands.md: agentapi-mcp sessions list --cursor": "tests/acceptance/test_json_output.py",
     r"commands.md: agentapi-mcp models sync": "tests/acceptance/test_agents_add.py",
     r"[^:]*: agentapi-mcp accounts (connect|disconnect)": "tests/acceptance/test_accounts.py",
     r"commands.md: agentapi-mcp members (role|remove)": "tests/acceptance/test_organizations.py",
