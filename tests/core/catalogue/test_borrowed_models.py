@@ -26,6 +26,7 @@ CAPABILITIES = {
     "keeps": {Capability.RESUME},
     "takes": {Capability.OWN_KEYS},
 }
+CAPABILITIES_OF_BOTH = frozenset({Capability.BORROWS_MODELS, Capability.STOPS_BILLING})
 
 
 def scene(default_model: str | None = None) -> Scene:
@@ -65,6 +66,27 @@ async def test_a_model_of_another_agent_is_taken_by_each_of_its_names(named: str
     assert choice.model is not None
     assert choice.writer is not None
     assert (choice.model.name, choice.writer.agent, choice.writer.model) == ("s", "stops", "s")
+
+
+async def test_a_model_of_several_agents_is_lent_by_the_one_that_is_named_and_by_no_other() -> None:
+    def build(_declaration: AgentDeclaration) -> Backend:
+        return CheckedBackend(capabilities=CAPABILITIES_OF_BOTH)
+
+    both = Scene(
+        rows=(agent_row("guide"), agent_row("one", model_row("s")), agent_row("two", model_row("s"))),
+        declarations=(declared("one", "s"), declared("two", "s"), declared("guide", backend="guide")),
+        build=build,
+    )
+    for given in ("one/s", "two/s"):
+        choice = await both.agents.resolve(agent="guide", model=given)
+        assert choice.writer is not None
+        assert f"{choice.writer.agent}/{choice.writer.model}" == given
+    with pytest.raises(InvalidRequestError, match="Several agents have a model 's': name one of one/s, two/s"):
+        await both.agents.resolve(agent="guide", model="s")
+    choice = await both.agents.resolve(agent="guide", session_model="s")  # the session does not know whose it was
+    assert choice.writer is not None
+    assert (choice.model, choice.writer.run) == (None, None)
+    assert "name one of one/s, two/s" in choice.writer.lacks
 
 
 async def test_the_call_goes_before_the_session_the_preference_and_the_file() -> None:

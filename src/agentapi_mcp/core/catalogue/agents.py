@@ -381,13 +381,18 @@ def _borrowing(
 
 
 def _lent(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: str, means: Means) -> Choice:
-    """Return the agent that has this model, by the model's name, its id or AGENT/MODEL; a usable one first."""
+    """Return the agent that has this model, by the model's name, its id or AGENT/MODEL."""
     owners = _owners(entries, borrower, model)
     if not owners:
         others = [entry for entry in entries if entry.name != borrower.name]
         known = listed(sorted({one.name for entry in others for one in entry.row.models if one.enabled}))
         raise NotFoundError(f"No agent has a model {shown_name(model)}; there are: {known}.")
-    owner, name = next((each for each in owners if means.completes(each[0]).usable), owners[0])
+    if len(owners) > 1:  # each with a price and a key of its own; a session knows its model by the name alone
+        names = listed([f"{entry.name}/{name}" for entry, name in owners])
+        raise InvalidRequestError(
+            f"Several agents have a model {shown_name(model)}: name one of {names}.", argument="model"
+        )
+    ((owner, name),) = owners
     lent = _choice(entries, owner, name, (), means)
     if Capability.RESUME in lent.backend.capabilities:
         raise InvalidRequestError(
@@ -400,13 +405,11 @@ def _lent(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: st
 def _owners(
     entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: str
 ) -> list[tuple[CatalogueEntry, str]]:
-    """Return the other agents that have this model, and what they call it."""
+    """Return the other agents that have this model, and what they call it; who names the agent means it alone."""
     others = [entry for entry in entries if entry.name != borrower.name]
-    owners = [(entry, model) for entry in others if entry.find_model(model) is not None]
     agent, _, rest = model.partition("/")
-    return owners + [
-        (entry, rest) for entry in others if rest and entry.name == agent and entry.find_model(rest) is not None
-    ]
+    named = [(entry, rest) for entry in others if rest and entry.name == agent and entry.find_model(rest) is not None]
+    return named or [(entry, model) for entry in others if entry.find_model(model) is not None]
 
 
 def _is_operators(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, session_model: str | None) -> bool:
