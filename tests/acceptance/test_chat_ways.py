@@ -38,7 +38,7 @@ async def test_both_ways_print_the_same_object(message: str, edge_home: Path) ->
         common = here.keys() - OWN - SOONER
         assert {name: here[name] for name in common} == {name: through[name] for name in common}
         assert here["reply_truncated"] is False
-        shown = json.loads((await run(env, "turns", "show", through["turn_id"]))[1])
+        shown = json.loads((await run(env, "turns", "show", through["turn_id"], "--json"))[1])
         listed = json.loads((await run(env, "turns", "list", "--json"))[1])["turns"]
         # A list has beginnings of replies alone.
         is_long = len(shown["reply"]) > LISTED_CHARACTERS
