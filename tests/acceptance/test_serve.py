@@ -116,7 +116,7 @@ async def test_a_turn_is_followed_from_another_process_and_cancelled_from_the_co
                     [turn["turn_id"], "running", "droid"],
                 ]
                 assert "turns cancel" in told
-                status, out, err = await run(env, "turns", "cancel", str(turn["turn_id"]))
+                status, out, err = await run(env, "turns", "cancel", str(turn["turn_id"]), "--json")
                 assert (status, json.loads(out)["status"]) == (0, "cancelled"), err
             assert json.loads((await run(env, "turns", "list", "--running", "--json"))[1]) == {"turns": []}
             ended = fields_of(waiting.result())
