@@ -26,11 +26,11 @@ SAID = {
     "/export": "There is nothing to export yet",
     "/help": "ask the last message again",
     "/model": "agent's own model",
-    "/models": "OUT $/M",
+    "/models": "PROVIDER",
     "/new": "begins a session",
     "/retry": "Nothing was asked yet",
     "/session": "/session needs the ID after it",
-    "/sessions": "LAST (UTC)",
+    "/sessions": "LAST MESSAGE",
     "/system": "There are no instructions",
     "/quit": "",
 }

@@ -115,7 +115,7 @@ async def test_what_cannot_be_meant_is_refused_and_changes_nothing(edge_home: Pa
         (("chat", "--via-mcp"), b"\xff\xfe\x00", "not UTF-8 text, from byte 0"),
         (("sessions", "export", session, "--output", "/nowhere/x.md"), b"", "/nowhere/x.md cannot be written"),
         (("sessions", "delete", session), b"", "say --yes"),
-        (("sessions", "show", session[:5]), b"", "six characters"),
+        (("sessions", "show", session[:5]), b"", "6 characters"),
         (("sessions", "show", "zzzzzzz"), b"", "There is no session zzzzzzz;"),
         (("sessions", "show", NOBODYS), b"", "no such session. `agentapi-mcp sessions list`"),
         (("chat", "--session", "x", "hello"), b"", "x is too short for the id of a session"),
@@ -187,7 +187,7 @@ async def test_three_servers_at_once_on_one_fresh_home_answer(tmp_path_factory: 
     status, out, _ = await run(env, "migrate", "--status")
     assert status == 0
     assert "not yet" not in out
-    assert len((await run(env, "sessions", "list"))[1].splitlines()) == 3
+    assert len((await run(env, "sessions", "list"))[1].splitlines()) == 1 + 3
 
 
 async def test_a_turn_outlives_its_client_and_the_same_message_gets_its_answer(edge_home: Path) -> None:
