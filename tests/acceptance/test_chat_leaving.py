@@ -83,7 +83,8 @@ async def test_a_signal_that_ends_the_program_leaves_the_terminal_as_it_was(
                 person.until("w0")
             assert not person.is_usual or options
             os.kill(person.process.pid, number)
-            person.until("turns show" if place == "in mid-answer" else "ed")
+            last_words = "Ended by a signal" if number is signal.SIGTERM else "The terminal was closed"
+            person.until("turns show" if place == "in mid-answer" else last_words)
 
         status, seen, is_usual = await ended(environ(edge_home, peer), act, *DROID, *options)
         assert (status, is_usual, "Traceback" in seen) == (-number, True, False), seen

@@ -219,7 +219,9 @@ async def test_a_turn_that_outlasts_the_grace_is_settled_and_its_caller_told(edg
             ended = fields_of(await chat)
             assert (ended["status"], ended["end_reason"]) == ("interrupted", "shutdown")
             assert await server.process.wait() == 0
-        assert json.loads((await run(env, "turns", "show", str(ended["turn_id"])))[1])["status"] == "interrupted"
+        assert (
+            json.loads((await run(env, "turns", "show", str(ended["turn_id"]), "--json"))[1])["status"] == "interrupted"
+        )
 
 
 async def test_the_token_is_asked_for_and_never_logged(edge_home: Path) -> None:

@@ -19,7 +19,8 @@ from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends import registry
-from agentapi_mcp.base.errors import FAULT_ADVICE, BackendFault
+from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault
+from agentapi_mcp.core.keys.mending import Payer
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
@@ -161,14 +162,17 @@ def program(edge_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield Program(portal, connected)
 
 
-def check_failure(result: CallToolResult, end: Expected, fault: BackendFault, secrets: tuple[str, ...]) -> None:
+def check_failure(
+    result: CallToolResult, end: Expected, fault: BackendFault, secrets: tuple[str, ...], payer: Payer
+) -> None:
     turn, text, advice = fields_of(result), text_of(result), FAULT_ADVICE[fault]
     error = cast("Mapping[str, object]", turn["error"])
     retryable = advice.retryable if end.retryable is None else end.retryable
     assert result.is_error
     assert (turn["status"], turn["end_reason"], turn["saved"]) == ("failed", "fault", True)
     assert (error["code"], error["retryable"], error["retry_after_seconds"]) == (fault, retryable, end.retry_after)
-    usual = advice.next_step if retryable == advice.retryable else ""
+    # What is said of the fault, and of the key, of every such turn.
+    usual = payer.mends(BackendError(fault, "")) if retryable == advice.retryable else ""
     assert str(error["next_step"]).startswith(usual if end.next_step is None else end.next_step)
     assert text.startswith(f"{error['message']}".rstrip("."))
     assert str(turn["next_step"]) in text
@@ -199,7 +203,8 @@ async def check_word(agent: Agent, word: str, end: Expected, connected: ClientWi
         assert turn["status"] == "completed", text_of(result)
         assert (end.warning or "") in str(turn["warning"])
     else:
-        check_failure(result, end, end.fault, agent.case.secrets)
+        payer = Payer(variables=("OPENROUTER_API_KEY",) if agent.is_default else ())
+        check_failure(result, end, end.fault, agent.case.secrets, payer)
         await check_what_is_kept(connected.client, turn, end)
     again = await connected.ask(agent, agent.case.words[Behaviour.ANSWERS], session_id=turn["session_id"])
     assert fields_of(again)["reply"] == agent.case.answer, text_of(again)
