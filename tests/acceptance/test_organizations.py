@@ -105,7 +105,7 @@ async def test_what_was_spent_is_told_as_the_page_on_costs_says(fresh_home: Path
     assert (await run(env, "sessions", "delete", session, "--yes"))[0] == 0
     assert await spent(env) == 0.00014
     words = ("--action", "turn_ended", "--since", "90d", "--limit", "1000", "--json")
-    events = json.loads((await run(env, "audit", *words))[1])
+    events = json.loads((await run(env, "audit", *words))[1])["events"]
     assert [event["details"]["cost_usd"] for event in events] == [0.00014, 0.00014]
 
 
