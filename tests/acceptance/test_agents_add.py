@@ -329,12 +329,15 @@ async def test_a_person_may_say_no(tmp_path: Path) -> None:
         ),
         (OWN, "guide", 3, "comes with the program"),
         ("[agents.x]\nbackend = 5\n", "x", 3, "line 2"),
-        ("", "x", 2, "no file declares, but the database knows: none."),
+        ("", "x", 2, "no file declares, but the database knows: "),
     ],
 )
-async def test_what_cannot_be_taken_out_is_told(text: str, name: str, status: int, said: str, tmp_path: Path) -> None:
+async def test_what_cannot_be_taken_out_is_told(
+    text: str, name: str, status: int, said: str, tmp_path: Path, edge_home: Path
+) -> None:
     (tmp_path / "agents.toml").write_text(text, encoding="utf-8")
-    found, _, err = await run(home_env(tmp_path), "agents", "remove", name, "--yes")
+    env = home_env(tmp_path) | {"AGENTAPI_HOME": str(edge_home)}  # whose database knows agents of other files
+    found, _, err = await run(env, "agents", "remove", name, "--yes")
     assert (found, said in err) == (status, True), err
     assert (tmp_path / "agents.toml").read_text(encoding="utf-8") == text
 

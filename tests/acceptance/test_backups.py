@@ -325,7 +325,9 @@ async def test_what_cannot_be_removed_is_named_and_the_rest_goes(home: SharedHom
         ran = await run_command(env, "uninstall", "--yes", "--json")
         assert ran.status == 3
         assert f"Not all of it could be removed: {home.path / CHAT_HISTORY} (Device or resource busy)" in ran.err
-        (left,) = json.loads(ran.out)["failed"]
+        told = json.loads(ran.out)
+        assert told["error"]["code"] == "store_unavailable"
+        (left,) = told["failed"]
         assert left == {"path": str(home.path / CHAT_HISTORY), "reason": "Device or resource busy"}
         assert [path.name for path in home.path.iterdir()] == [CHAT_HISTORY]
         assert not cursor.exists()

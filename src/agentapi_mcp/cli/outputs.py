@@ -139,10 +139,13 @@ async def _unwrap_groups(work: Callable[[], Awaitable[None]]) -> None:
         raise innermost(group) from group
 
 
-def fail(error: AgentApiError) -> NoReturn:
-    """Print an error with its next step, as JSON too where that is asked for, and exit with its status."""
+def fail(error: AgentApiError, *, is_told: bool = False) -> NoReturn:
+    """Print an error with its next step, as JSON too where that is asked for, and exit with its status.
+
+    `is_told`: the JSON of what was done has it.
+    """
     context = click.get_current_context(silent=True)
-    if context is not None and context.params.get("as_json"):
+    if not is_told and context is not None and context.params.get("as_json"):
         print_json({"error": error_fields(error)})
     print_err(f"agentapi-mcp: {sentences(explain(error), *notes_of(error))}")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))

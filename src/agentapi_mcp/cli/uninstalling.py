@@ -16,7 +16,7 @@ from agentapi_mcp.cli.connecting import ConnectOptions, disconnect
 from agentapi_mcp.cli.consent import ask, size
 from agentapi_mcp.cli.known_clients import NAMES, find_client
 from agentapi_mcp.cli.mcp_clients import env_of, is_ours
-from agentapi_mcp.cli.outputs import print_json
+from agentapi_mcp.cli.outputs import error_fields, fail, print_json
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.resident.control import find_servers, stop
 from agentapi_mcp.resident.environment import Environment
@@ -64,15 +64,17 @@ async def uninstall(*, yes: bool, as_json: bool) -> None:
     left = [*await _disconnected(entries), *await asyncio.to_thread(homes.remove_home, settings, environ)]
     _remove_run(environ)
     kept = homes.parts(settings, environ)
+    what = "; ".join(f"{each.path} ({each.reason})" for each in left)
+    error = StoreUnavailableError(f"Not all of it could be removed: {what}. Mend that, and uninstall again.")
     if as_json:
-        print_json(_json(settings, environ, entries, parts, kept) | {"failed": [asdict(each) for each in left]})
+        failed = {"failed": [asdict(each) for each in left]} | ({"error": error_fields(error)} if left else {})
+        print_json(_json(settings, environ, entries, parts, kept) | failed)
     else:
         if not is_bare:
             _print_removed(settings, environ, entries)
         _print_rest(entries, kept)
     if left:
-        what = "; ".join(f"{each.path} ({each.reason})" for each in left)
-        raise StoreUnavailableError(f"Not all of it could be removed: {what}. Mend that, and uninstall again.")
+        fail(error, is_told=as_json)
 
 
 def _check_files(entries: Sequence[Entry]) -> None:

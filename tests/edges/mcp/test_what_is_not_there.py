@@ -25,6 +25,17 @@ WORDS = {
     "Webhooks": ("webhook", "callback", "notify_url"),
     "Images, audio and files": ("image", "audio", "attachment", "picture", "blob"),
     "Budgets in dollars": ("budget", "usd", "dollar", "spend"),
+    "Tools for the agents' models": ("function", "web_search", "browse"),
+    "Search in your documents": ("vector", "embedding", "corpus"),
+    "Shared conversations": ("shared", "publish", "recipient"),
+    "Edited messages and branches": ("branch", "fork", "edit"),
+    "Conversations deleted by age": ("session_retention", "expire", "max_age"),
+    "Another agent in place of one that fails": ("fallback", "failover"),
+    "Encrypted conversations": ("encrypt", "cipher"),
+    "Imported conversations": ("import",),
+    "Subscriptions to chat apps": ("subscription", "chatgpt"),
+    "Messages at a later time": ("schedule", "cron", "later", "send_at"),
+    "Other databases": ("sqlite", "mysql", "mongo"),
 }
 SENDERS = ("opentelemetry-sdk", "opentelemetry-exporter", "sentry", "posthog", "segment", "mixpanel", "analytics")
 
