@@ -285,25 +285,26 @@ async def open_snapshot(
     async with owner_connection(url, variable) as connection:
         with _all_rows():
             held = await copied_tables(connection) if is_held and await _has_program(connection) else ()
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                await connection.execute(_COPY_SETTINGS)
-                if held:
-                    # Before the first query, which decides on what the snapshot has.
-                    names = ", ".join(table.address for table in held)
-                    await connection.execute(f"{_SHORT_WAIT}; LOCK TABLE {names} IN SHARE MODE")
-                    await _refuse_users(connection)
-                if not await _has_program(connection):
-                    yield None
-                    return
-                rows = await connection.fetch("SELECT id, needs FROM agentapi.migrations ORDER BY id")
-                ids = tuple(str(row["id"]) for row in rows)
-                refuse_newer([row["needs"] for row in rows], program)
-                if is_legacy(ids):
-                    raise StoreMismatchError(
-                        "This database is from before the first release: `agentapi-mcp migrate` first."
-                    )
-                refuse_other(ids)
-                yield Snapshot(connection, await copied_tables(connection), ids)
+            # It ends with the connection: after a load that failed, a COPY may still be on its way.
+            await connection.transaction(isolation="repeatable_read", readonly=True).start()
+            await connection.execute(_COPY_SETTINGS)
+            if held:
+                # Before the first query, which decides on what the snapshot has.
+                names = ", ".join(table.address for table in held)
+                await connection.execute(f"{_SHORT_WAIT}; LOCK TABLE {names} IN SHARE MODE")
+                await _refuse_users(connection)
+            if not await _has_program(connection):
+                yield None
+                return
+            rows = await connection.fetch("SELECT id, needs FROM agentapi.migrations ORDER BY id")
+            ids = tuple(str(row["id"]) for row in rows)
+            refuse_newer([row["needs"] for row in rows], program)
+            if is_legacy(ids):
+                raise StoreMismatchError(
+                    "This database is from before the first release: `agentapi-mcp migrate` first."
+                )
+            refuse_other(ids)
+            yield Snapshot(connection, await copied_tables(connection), ids)
 
 
 async def copied_tables(connection: _Connection) -> tuple[Table, ...]:
