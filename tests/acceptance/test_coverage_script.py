@@ -14,7 +14,9 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
 IMPORTS = "import agentapi_mcp.core.many, agentapi_mcp.more"
 # As programs of the tests are started: elsewhere, and with an environment of their own.
-IN_A_PROGRAM = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {IMPORTS!r}], cwd='/', env={{}}, check=True)"
+IN_A_PROGRAM = (
+    f"import subprocess, sys; subprocess.run([sys.executable, '-c', {IMPORTS!r}], cwd='/', env={{}}, check=True)"
+)
 
 
 def lines(number: int, *, unread: int = 1) -> str:

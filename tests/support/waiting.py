@@ -12,7 +12,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.025  # seconds
 def wait_until(condition: Callable[[], T], seconds: float = 25.0, interval: float | None = None) -> T:
     """Wait until a condition holds, and return what it gave then; fail when it does not in time.
 
-    It is looked every `interval` seconds; without one ever less often, since to look may cost as much as what is awaited.
+    It is looked every `interval` seconds; without one ever less often, since a look may cost as much as what it is for.
     """
     end = time.monotonic() + seconds
     pause = _FIRST_PAUSE if interval is None else interval
