@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from agentapi_mcp.app.database import home_of
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.app.mcp_options import mcp_options
 from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.base.clock import Clock, SystemClock

@@ -48,7 +48,7 @@ def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
 
     async def hold(client: object, settings: Settings) -> None:
         reads = options.screen_reader or settings.screen_reader
-        home = import_module("agentapi_mcp.app.database").home_of(settings, environment())
+        home = import_module("agentapi_mcp.app.home").home_of(settings, environment())
         single = import_module("agentapi_mcp.cli.chat.single")  # slow to import, and the help needs none
         await single.chat(client, replace(options, screen_reader=reads), text, home=home, environ=environment())
 
