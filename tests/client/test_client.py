@@ -14,8 +14,8 @@ import pytest
 import agentapi_mcp
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.client import AgentClient, Answer, ConnectionLostError, RefusedError, Turn, TurnError
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import TurnOut
-from agentapi_mcp.settings import environment
 from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import Edge, open_edge
 from tests.support.edges import Served, mcp_application, serve_app

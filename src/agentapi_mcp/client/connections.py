@@ -22,9 +22,10 @@ from agentapi_mcp.client.answers import Answer
 from agentapi_mcp.client.errors import ClientError, ConnectionLostError
 from agentapi_mcp.client.refusals import Refusals
 from agentapi_mcp.client.wire import Wire
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, SessionOut
 from agentapi_mcp.presentation.output_model import OutputModel
-from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
+from agentapi_mcp.settings import VERSION, with_prefixed_names
 
 OutT = TypeVar("OutT", bound=OutputModel)
 # The server writes something every 15 s while a call runs.

@@ -61,7 +61,7 @@ _GREETING = set(
         "hola salut bonjour hallo ciao moin servus there guide ok okay yes no help"
     )
 )
-_ABOUT = re.compile(
+_ABOUT = (
     r"\b(who|what) are you\b|\bwhat can (you|i) (do|ask|help)|\bwhat do you (do|know)\b|\bwhat is (the|this) guide\b"
     r"|\bare you (an? |really )*(ai|llm|model|language model|bot|robot|human|person|chatgpt|claude|gpt)\b"
     r"|\b(can|could) you help\b|^\W*help\W*$|\bwhat is this\W*$"
@@ -201,7 +201,7 @@ def is_follow_up(text: str) -> bool:
 
 
 def _is_greeting(lowered: str, found: set[str]) -> bool:
-    return not found or found <= _GREETING or _ABOUT.search(lowered) is not None
+    return not found or found <= _GREETING or re.search(_ABOUT, lowered) is not None
 
 
 def _asks_of_failure(lowered: str, found: set[str]) -> bool:

@@ -1,5 +1,7 @@
 """The commands of the audit log."""
 
+from __future__ import annotations
+
 import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,16 +13,19 @@ from typing_extensions import override
 
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
-from agentapi_mcp.core.services import Services
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings, environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.services import Services
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _PAGE = 200
@@ -69,7 +74,7 @@ def audit(  # noqa: PLR0913  # one for each option
     if context.invoked_subcommand is not None:
         return
 
-    async def list_(services: Services, _settings: Settings) -> None:
+    async def list_(services: Services, _settings: object) -> None:
         event_filter = AuditFilter(
             user_id=None if user is None else UserId(UUID(await member_id(services, user))),
             action=None if action is None else AuditAction(action),
@@ -89,8 +94,7 @@ def prune(*, as_json: bool) -> None:
 
 
 async def _prune(*, as_json: bool) -> None:
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    settings = read_settings()
     maintenance = import_module("agentapi_mcp.app.maintenance")  # slow to import, needed only here
     dropped: tuple[str, ...] = await maintenance.prune_audit_log(settings, environment())
     months = [month.replace("_", "-") for month in dropped]

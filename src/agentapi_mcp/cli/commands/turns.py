@@ -1,20 +1,30 @@
 """The commands for turns."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import click
 
 from agentapi_mcp.base.errors import NotFoundError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
-from agentapi_mcp.cli.replies import Fields, turn_fields
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, Turn
-from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.values import local_time, moment
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.cli import replies
+    from agentapi_mcp.core.conversations import models
+    from agentapi_mcp.core.conversations.models import Turn
+    from agentapi_mcp.core.services import Services
+else:
+    models = LazyModule("agentapi_mcp.core.conversations.models")
+    replies = LazyModule("agentapi_mcp.cli.replies")
 
 _SHOWN = 60
 _LONGEST = 1000
@@ -126,13 +136,13 @@ def _print(turn: Turn, *, as_json: bool) -> None:
     print_out(str(fields["text"]))
 
 
-def _listed_fields(turn: Turn) -> Fields:
+def _listed_fields(turn: Turn) -> replies.Fields:
     """Serialize a turn with the beginning of its reply, which is all that was read."""
-    is_long = len(turn.reply) > LISTED_CHARACTERS
-    return _fields(replace(turn, reply=turn.reply[:LISTED_CHARACTERS])) | {"reply_truncated": is_long}
+    is_long = len(turn.reply) > models.LISTED_CHARACTERS
+    return _fields(replace(turn, reply=turn.reply[: models.LISTED_CHARACTERS])) | {"reply_truncated": is_long}
 
 
-def _fields(turn: Turn) -> Fields:
+def _fields(turn: Turn) -> replies.Fields:
     """Serialize a turn with the times that tell how long it has run, which an answer to a message needs not have."""
     times = {"created_at": turn.created_at, "asked_at": turn.asked_at, "ended_at": turn.ended_at}
-    return turn_fields(turn) | {name: at and moment(at) for name, at in times.items()}
+    return replies.turn_fields(turn) | {name: at and moment(at) for name, at in times.items()}
