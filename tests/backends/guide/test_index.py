@@ -67,8 +67,21 @@ async def test_what_it_does_not_do_is_answered_by_no(ask: str, section: Section)
 
 
 async def test_no_section_is_shown_in_place_of_a_better_one_that_does_not_fit() -> None:
-    words = "print rename search script bill table row column turn team colleague project".split()
-    wrong = []
+    words = [
+        "print",
+        "rename",
+        "search",
+        "script",
+        "bill",
+        "table",
+        "row",
+        "column",
+        "turn",
+        "team",
+        "colleague",
+        "project",
+    ]
+    wrong: list[tuple[str, list[str], str]] = []
     for verb, thing in permutations(words, 2):
         question = f"can I {verb} the {thing} of my project?"
         shown = SOURCE.findall(await answer(question))[:1]
