@@ -316,6 +316,33 @@ async def test_what_cannot_be_used_is_refused_at_once(edge_home: Path) -> None:
         assert (status, [each.path for each in peer.exchanges if "completions" in each.path]) == (0, []), seen
 
 
+async def test_the_guide_borrows_the_model_that_is_named_for_it_and_says_what_that_costs(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+
+        def act(person: Terminal) -> None:
+            place = person.until(PROMPT)
+            for line, answer in (
+                ("How do I cancel a turn?", "total $0.00 "),
+                ("/cost", "Together: 1 answer, tokens in: 0, out: 0, $0.00."),
+                ("/model gpt-none", "No agent has a model gpt-none; /models lists all."),
+                ("/model ccrouter/gemini-3.5-flash-lite", "AGENTAPI_CCROUTER_BASE_URL is not set"),
+                ("/model gpt-4o", "goes to guide, and gpt-4o of droid writes the answer: $"),
+            ):
+                person.type(f"{line}\r")
+                place = person.until("guide\x1b[0m >", after=person.until(answer, after=place))
+            person.type("How do I restore a backup? [[chunks2]]\r")
+            place = said(person, person.until("gpt-4o of droid wrote this", after=place))
+            for line, answer in (("/model", "goes to guide, without a model"), ("How do I log in?", "guide · free")):
+                person.type(f"{line}\r")
+                place = person.until("guide\x1b[0m >", after=person.until(answer, after=place))
+            person.type("\x04")
+
+        status, seen = await at(environ(edge_home, peer), act, *CHAT, "--new", "--agent", "guide")
+        assert status == 0, seen
+        assert "for a million tokens. /model off" in " ".join(plain(seen).split())
+        assert len([each for each in peer.exchanges if each.path.endswith("/chat/completions")]) == 1
+
+
 async def test_the_commands_that_tell_what_there_is(edge_home: Path, tmp_path: Path) -> None:
     transcript = tmp_path / "talk.md"
     async with OpenAIPeer() as peer:

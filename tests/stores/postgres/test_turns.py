@@ -78,6 +78,7 @@ def new_turn(agent: AgentId, message: str, session: SessionId | None = None, *, 
         agent="droid",
         backend="openai",
         model_row_id=None,
+        model_row_name=None,
         model=None,
         message=message,
         title="a title",
@@ -712,7 +713,7 @@ async def test_a_turn_that_began_tells_what_the_next_one_begins_with(
     session: SessionId | None = None
     for _ in range(3):
         new = replace(new_turn(agent, "hello", session), defaults=await sessions.defaults(principal, session))
-        new = replace(new, model_row_id=model, model="m") if has_model else new
+        new = replace(new, model_row_id=model, model_row_name="m", model="m") if has_model else new
         accepted = await begin(turns, principal, new)
         session = accepted.turn.session_id
         assert accepted.following is not None

@@ -262,6 +262,7 @@ class NewTurn:
     that this one asks again. `asked` says that the request to the provider follows at once. `most` is what its user may
     have in all processes; a turn that is `refused` already is written in no case, and others that answer it are found.
     `defaults` are what agent, model and parameters were chosen by, which the store compares; None compares nothing.
+    `model` is that of the row, except that a borrowed one is AGENT/MODEL, and may have no row any more.
     """
 
     id: TurnId
@@ -272,6 +273,7 @@ class NewTurn:
     agent: str
     backend: str
     model_row_id: ModelRowId | None
+    model_row_name: str | None
     model: str | None
     message: str
     title: str

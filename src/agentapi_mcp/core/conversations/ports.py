@@ -146,6 +146,10 @@ class SessionStore(Protocol):
         """
         ...
 
+    async def last_model(self, principal: Principal, session_id: SessionId) -> str | None:
+        """Return the model of the last turn of a session, as that turn has it; None for one without a model."""
+        ...
+
     async def list_(
         self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
     ) -> Page[Session]:

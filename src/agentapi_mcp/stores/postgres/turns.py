@@ -330,7 +330,7 @@ def _following(new: NewTurn, row: Row) -> Defaults | None:
     """Return what the next message of the session of a turn that has begun begins with; None where it is not known."""
     if new.defaults is None or new.again:
         return None
-    known, model = new.defaults, new.model if new.model_row_id else None
+    known, model = new.defaults, new.model_row_name
     if (known.agent, known.model) != (new.agent, model):
         known = replace(known, agent=new.agent, model=model)
     if new.session_id is None:
