@@ -28,7 +28,7 @@ class Conversation:
     """The state of a conversation.
 
     `answering` is the agent that answers, as far as it is known; `message` the last one that was sent, and `asked` its
-    turn, if it is known what became of it; `reply` the last answer.
+    turn, if it is known what became of it; `reply` the last answer; `lost` the last turn, if its answer never came.
     """
 
     def __init__(self, client: ChatClient, options: ChatOptions, screen: Screen, session: SessionOut | None) -> None:
@@ -41,6 +41,7 @@ class Conversation:
         self.reply: ChatReply | None = None
         self.drafted = ""
         self.asked: Fields | None = None
+        self.lost: str | None = None
         self._following: Following | None = None
         self._default: str | None = None
 
@@ -61,12 +62,23 @@ class Conversation:
 
     async def send(self, message: str, interrupted: asyncio.Event, *, again: ChatOptions | None = None) -> None:
         """Send a message and show the answer."""
+        if again is None:
+            await self._go_on_with_session()
         self.message, self.asked, self._following = message, None, Following(interrupted)
         try:
             answer = self.screen.answer()
             self._take(await followed(self.client, again or self.options, message, self._following, answer))
+        except Exception:
+            self.lost = self._following.turn_id()
+            raise
         finally:
             self._following = None
+
+    async def _go_on_with_session(self) -> None:
+        """Find the session that was begun by a message whose answer was lost."""
+        lost, self.lost = self.lost, None
+        if lost is not None and self.options.session_id is None:
+            self.options = replace(self.options, session_id=await self.client.session_id(lost))
 
     def leave(self, last_words: str, signal_number: int | None = None) -> None:
         """End the program in the middle of anything: with status 0, or by a signal, as that ends other programs.

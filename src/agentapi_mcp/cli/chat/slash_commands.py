@@ -262,6 +262,7 @@ class SlashCommands:
 
     async def _begin_session(self, _: str) -> None:
         self.conversation.options = replace(self.conversation.options, session_id=None)
+        self.conversation.lost = None
         if self.conversation.options.agent is None:
             self.conversation.answering = None
         print_err("The next message begins a session.")
