@@ -98,7 +98,7 @@ async def test_a_server_that_is_gone_leaves_the_command_that_shows_the_turn(said
         following = Following(asyncio.Event(), lambda _: None)
         sent = chat.send(ChatOptions(agent="droid"), f"{edge.tag} {said}", following)
         sending = group.create_task(_failure(sent))
-        await asyncio.to_thread(wait_until, lambda: following.turn_id())
+        await asyncio.to_thread(wait_until, lambda: following.turn_id() is not None)
         gone.set()
         for line in network.lines:
             line.reset()

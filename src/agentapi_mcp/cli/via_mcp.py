@@ -20,28 +20,33 @@ from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 
 T = TypeVar("T")
 Connecting = Callable[[], AbstractAsyncContextManager[AgentClient]]
+_CONNECTING = partial(connect, name="agentapi-mcp-chat")
 
 
 class _Server:
     """The connection to the server, which is opened anew after it was lost."""
 
-    def __init__(self, connecting: Connecting) -> None:
+    def __init__(self, connecting: Connecting, group: asyncio.TaskGroup) -> None:
         self._connecting = connecting
+        self._group = group
         self._opening = asyncio.Lock()
         self._agents: AgentClient | None = None
         self._left = asyncio.Event()
         self._holding: asyncio.Task[None] | None = None
+        self._has_ended = False
         self.openings = 0
 
     async def agents(self) -> AgentClient:
         """Return what asks the server; open a connection where there is none."""
         async with self._opening:
+            if self._has_ended:
+                raise ConnectionLostError("The conversation has ended.")
             if self._agents is None:
-                await self.close()
+                await self._close()
                 opened: asyncio.Future[AgentClient] = asyncio.get_running_loop().create_future()
                 self._left = asyncio.Event()
                 # In a task of its own, since who needs it may be a completion that nobody waits for.
-                self._holding = asyncio.create_task(self._hold(opened, self._left))
+                self._holding = self._group.create_task(self._hold(opened, self._left))
                 self._agents = await opened
                 self.openings += 1
             return self._agents
@@ -51,8 +56,12 @@ class _Server:
         if self._agents is agents:
             self._agents = None
 
-    async def close(self) -> None:
-        """Close the connection."""
+    async def end(self) -> None:
+        """Close the connection, and open no other one."""
+        self._has_ended = True
+        await self._close()
+
+    async def _close(self) -> None:
         self._left.set()
         holding, self._holding, is_opening = self._holding, None, self._agents is None
         if holding is None:
@@ -68,10 +77,9 @@ class _Server:
                 if not opened.cancelled():
                     opened.set_result(agents)
                     await left.wait()
-        except Exception as exc:
-            if opened.done():
-                raise
-            opened.set_exception(exc)
+        except Exception as exc:  # noqa: BLE001  # for whoever waits; of one that is left, nobody needs to know more
+            if not opened.done():
+                opened.set_exception(exc)
 
 
 class McpChatClient(ChatClient):
@@ -196,16 +204,22 @@ def _after_loss(lost: ConnectionLostError) -> str:
 
 @asynccontextmanager
 async def open_mcp_chat_client(
-    connecting: Connecting = partial(connect, name="agentapi-mcp-chat"),
+    connecting: Connecting = _CONNECTING,
 ) -> AsyncGenerator[McpChatClient]:
     """Start the server as a client does, and connect; and again, where it is gone."""
-    server = _Server(connecting)
-    try:
-        with _told():
-            await server.agents()
-        yield McpChatClient(server)
-    finally:
-        await server.close()
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        server = _Server(connecting, group)
+        try:
+            with _told():
+                await server.agents()
+            yield McpChatClient(server)
+        except Exception as exc:  # noqa: BLE001  # raised below: a task group would hide it in a group of exceptions
+            failure = exc
+        finally:
+            await server.end()
+    if failure is not None:
+        raise failure
 
 
 def _arguments(options: ChatOptions, message: str) -> dict[str, object]:

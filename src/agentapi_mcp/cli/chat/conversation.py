@@ -13,12 +13,14 @@ from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.cli.chat.bills import Bills
 from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.notices import notice_stream
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import CtrlC, Interruption, Screen, followed
 from agentapi_mcp.cli.outputs import explain
 from agentapi_mcp.cli.replies import ChatReply, Fields
 from agentapi_mcp.cli.terminal import print_err, print_fact, terminal_width
 from agentapi_mcp.presentation.models import AgentOut, SessionOut
+from agentapi_mcp.telemetry import logs_to
 
 _ENDS = {signal.SIGTERM: "Ended by a signal.", signal.SIGHUP: "The terminal was closed."}
 _NOBODY = "no agent"
@@ -128,7 +130,7 @@ async def converse(
     `run_command` returns None for what is no command, and False to leave.
     """
     screen, leaves_next = conversation.screen, False
-    with screen.opened(), _signals(conversation):
+    with screen.opened(), logs_to(notice_stream(screen.notice)), _signals(conversation):
         with _interruptible(conversation) as interrupted:
             await unless_interrupted(greet(), interrupted)
         while True:
