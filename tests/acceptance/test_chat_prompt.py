@@ -383,7 +383,7 @@ async def test_the_commands_that_tell_what_there_is(edge_home: Path, tmp_path: P
                 ("/models droid", "gpt-"),
                 ("/sessions", session),
                 ("/help", "ask the last message again"),
-                (f"/export {transcript}", "Written to"),
+                (f"/export {os.path.relpath(transcript)}", f"Written to {transcript.resolve()}."),
                 (f"/export {transcript}", "is there already"),
                 ("/new", "begins a session"),
                 (f"/session {session}", "goes on with"),

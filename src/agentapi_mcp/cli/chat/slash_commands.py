@@ -292,7 +292,7 @@ class SlashCommands:
             raise InvalidRequestError("There is nothing to export yet.")
         text = await self.conversation.client.transcript(session_id)
         path = await asyncio.to_thread(_write_new, name or f"session-{short_id(session_id)}.md", text)
-        print_err(f"Written to {path}.")
+        print_err(f"Written to {path.resolve()}.")
 
     async def _copy(self, _: str) -> None:
         reply = self.conversation.reply
