@@ -330,7 +330,7 @@ async def test_lists_are_read_to_their_end(edge_home: Path) -> None:
 
 async def test_a_mistake_in_the_program_is_told_as_what_it_is() -> None:
     with pytest.raises(TypeError):
-        async with agentapi_mcp.connect(env=7):  # type: ignore[arg-type]
+        async with agentapi_mcp.connect(env=7):  # type: ignore[arg-type]  # the mistake
             pass
 
 

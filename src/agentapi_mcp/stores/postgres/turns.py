@@ -51,11 +51,13 @@ _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
 _RECENT_OPEN: LiteralString = f"{TURN_LISTED}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
-# A beginning is a range of the primary key. An end is looked for in all of the user's turns, in an index of them.
+# A beginning is a range of the primary key. An end is looked for in all turns of the user.
 _IDS_LIKE: LiteralString = (
+    "SELECT found.id FROM ("
     "(SELECT t.id FROM agentapi.turns t WHERE t.user_id = $1 AND t.org_id = $2 AND t.id BETWEEN $5 AND $6 LIMIT $4) "
     "UNION (SELECT t.id FROM agentapi.turns t WHERE t.user_id = $1 AND t.org_id = $2 "
-    "AND right(replace(t.id::text, '-', ''), length($3)) = $3 LIMIT $4) ORDER BY id DESC LIMIT $4"
+    "AND right(replace(t.id::text, '-', ''), length($3)) = $3 LIMIT $4)"
+    ") AS found ORDER BY found.id DESC LIMIT $4"
 )
 _ID_DIGITS = 32
 _SPENT: LiteralString = (
