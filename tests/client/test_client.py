@@ -328,6 +328,12 @@ async def test_lists_are_read_to_their_end(edge_home: Path) -> None:
         assert turn.session_id in [session.session_id for session in await scene.agents.sessions()]
 
 
+async def test_a_mistake_in_the_program_is_told_as_what_it_is() -> None:
+    with pytest.raises(TypeError):
+        async with agentapi_mcp.connect(env=7):  # type: ignore[arg-type]  # the mistake
+            pass
+
+
 async def test_a_server_that_is_not_there_is_told_in_words() -> None:
     with pytest.raises(ConnectionLostError, match="cannot be reached"):
         async with agentapi_mcp.connect("http://127.0.0.1:9/mcp"):

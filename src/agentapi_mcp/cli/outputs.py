@@ -182,7 +182,8 @@ def error_fields(error: AgentApiError) -> dict[str, object]:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows below headings: aligned to fit a terminal, and in a pipe whole, with tabs between the cells.
 
-    An id is a `UUID`, of which a terminal has the end. Where there is no row, nothing is printed.
+    An id is a `UUID`, of which a terminal has the end; a tuple is a cell of several parts. Where there is no row,
+    nothing is printed.
     """
     if not rows:
         return
@@ -206,6 +207,8 @@ def _cells(rows: Sequence[Sequence[object]], shown: Callable[[UUID], str]) -> li
 def _text(cell: object, shown: Callable[[UUID], str]) -> str:
     if isinstance(cell, UUID):
         return shown(cell)
+    if isinstance(cell, tuple):
+        return " ".join(_text(part, shown) for part in cell)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return "" if cell is None else str(cell)
 
 

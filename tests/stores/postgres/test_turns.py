@@ -739,3 +739,17 @@ async def contents(database: Database, principal: Principal, turn: Turn) -> list
         principal, turn.session_id, cursor=None, limit=50, max_bytes=100_000
     )
     return [message.content for message in page.items]
+
+
+async def test_a_turn_is_found_by_a_part_of_its_id_among_all_and_by_its_owner_alone(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns, others = PostgresTurns(database), replace(principal, user_id=UserId(new_id()))
+    made = [(await begin(turns, principal, new_turn(agent, f"turn {place}"))).turn.id for place in range(3)]
+    for id_ in made:
+        for part in (id_.hex, id_.hex[:31], id_.hex[1:], id_.hex[-12:]):
+            assert await turns.ids_like(principal, part, 10) == (id_,)
+            assert await turns.ids_like(others, part, 10) == ()
+        assert await turns.ids_like(principal, id_.hex[8:20], 10) == ()
+    assert set(made) <= set(await turns.ids_like(principal, "01", 1000))
+    assert len(await turns.ids_like(principal, "01", 2)) == 2

@@ -305,6 +305,7 @@ class SlashCommands:
 
     async def _begin_session(self, _: str) -> None:
         self.conversation.options = replace(self.conversation.options, session_id=None)
+        self.conversation.lost = None
         if self.conversation.options.agent is None:
             self.conversation.answering = None
         print_err("The next message begins a session.")
@@ -334,7 +335,7 @@ class SlashCommands:
             raise InvalidRequestError("There is nothing to export yet.")
         text = await self.conversation.client.transcript(session_id)
         path = await asyncio.to_thread(_write_new, name or f"session-{short_id(session_id)}.md", text)
-        print_err(f"Written to {path}.")
+        print_err(f"Written to {path.resolve()}.")
 
     async def _copy(self, _: str) -> None:
         reply = self.conversation.reply

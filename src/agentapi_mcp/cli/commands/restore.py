@@ -77,6 +77,7 @@ def _print(done: Restored, keys_to: Path | None) -> None:
     print_out(f"Restored what was there on {made_at}: {counted(rows)}.")
     if done.config is not None:
         print_out(f"The configuration file is {done.config}.")
+        print_out("It says which programs and servers agents run: look at it, unless the backup is your own.")
     if done.kept_config is not None:
         print_err(f"{done.kept_config} was kept; the backup has another agentapi.toml, which unzip(1) takes out.")
     if done.config_fault is not None:

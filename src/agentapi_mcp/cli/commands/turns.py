@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import click
 
-from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.help_pages import CommandGroup
@@ -28,7 +27,6 @@ else:
 
 _SHOWN = 60
 _LONGEST = 1000
-_SEARCHED = 1000  # newest turns, among which a part of an id is looked for
 
 
 @click.group(cls=CommandGroup)
@@ -62,7 +60,8 @@ def turns_cancel(turn_id: str, *, as_json: bool) -> None:
 
 
 async def _list_turns(services: Services, limit: int, *, running: bool, as_json: bool) -> None:
-    found = await services.turns.recent(services.principal, limit, only_open=running)
+    read = await services.turns.recent(services.principal, limit + 1, only_open=running)
+    found = read[:limit]
     if as_json:
         print_json({"turns": [_listed_fields(turn) for turn in found]})
         return
@@ -79,6 +78,8 @@ async def _list_turns(services: Services, limit: int, *, running: bool, as_json:
         for turn in found
     ]
     table(("TURN", "STATUS", "AGENT", "BEGAN", "TOOK (S)", "COST ($)", "MESSAGE"), rows)
+    if len(read) > limit:
+        print_err(f"There are more, older ones: say a higher --limit. Shown: {limit}.")
     if not found:
         print_err("No turn is running." if running else "There are no turns.")
     elif running:
@@ -110,13 +111,7 @@ async def _find_turn(services: Services, text: str) -> str:
     if whole is not None:
         return whole
     check_part(text, TURN)
-    newest = await services.turns.recent(services.principal, _SEARCHED)
-    try:
-        return find_id((str(turn.id) for turn in newest), text, TURN)
-    except NotFoundError as exc:
-        if len(newest) == _SEARCHED:
-            exc.add_note(f"Only your newest {_SEARCHED:,} turns were searched: say the whole id of an older one.")
-        raise
+    return find_id(map(str, await services.turns.ids_like(services.principal, text)), text, TURN)
 
 
 def _print(turn: Turn, *, as_json: bool) -> None:
