@@ -19,7 +19,7 @@ import httpx2
 from chaos.balancer import Balancer
 from chaos.clients import open_http
 from chaos.clocks import clock_file, placed
-from chaos.evidence import Evidence, Life, Message, Outage, read_database, read_log
+from chaos.evidence import INPUT_NANOS, OUTPUT_NANOS, Evidence, Life, Message, Outage, read_database, read_log
 from chaos.postgres import APP, OWNER, Postgres, Programs
 from chaos.processes import ROOT, SOURCE, Process, free_port, listens, python_path, send_all, start
 from chaos.residents import Residents
@@ -50,6 +50,7 @@ api_key = "${{{{CHAOS_PROCESS}}}}"
 name = "{{model}}"
 model_id = "{{model}}"
 provider = "stub"
+prices = {{{{ input = {INPUT_NANOS / 1000}, output = {OUTPUT_NANOS / 1000} }}}}
 """
 _OPEN = "SELECT count(*) FROM agentapi.turns WHERE ended_at IS NULL"
 _READY_SECONDS = 90.0
@@ -270,6 +271,8 @@ class World:
             turns=rows.turns,
             stored=rows.stored,
             audited=rows.audited,
+            entries=rows.entries,
+            days=rows.days,
             asked=read_log(self.provider.log),
             lives=self.lives,
             outages=self.outages,
