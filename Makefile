@@ -4,8 +4,8 @@
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
-# A test waits for more than half of its time, so two cores have four workers; roles belong to all of a server of yours: one there.
-WORKERS ?= 4
+# A test waits for more than half of its time, so two cores have three workers; roles belong to all of a server of yours: one there.
+WORKERS ?= 3
 PYTEST = $(PYTHON_RUN) -m pytest --dist worksteal -n $(if $(TEST_DATABASE_URL),1,$(WORKERS))
 
 help:
