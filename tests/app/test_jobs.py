@@ -89,7 +89,7 @@ async def test_every_job_runs_soon_after_the_start(
 async def test_a_failed_job_degrades_health_and_the_server_stays_ready(
     own_database: DatabaseUrls, owner: "asyncpg.Connection[asyncpg.Record]", tmp_path: Path
 ) -> None:
-    await owner.execute("REVOKE EXECUTE ON FUNCTION agentapi.keep_audit_partitions(timestamptz) FROM agentapi_system")
+    await owner.execute("REVOKE EXECUTE ON FUNCTION agentapi.keep_partitions(timestamptz) FROM agentapi_system")
     async with program(own_database, tmp_path) as services:
         await ended(owner)
         server, jobs, detail = await health(services)

@@ -21,7 +21,7 @@ _QUERIES = (
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
               aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END,
                                                        c.relowner))) g
-        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'v', 'S')
+        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'v', 'S')
         GROUP BY c.oid, g.grantee""",
     """SELECT 'grant on ' || c.oid::regclass || '.' || a.attname || ' to ' || pg_get_userbyid(g.grantee),
               string_agg(g.privilege_type, ' ' ORDER BY g.privilege_type)

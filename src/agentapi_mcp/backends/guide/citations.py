@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 # What can stand before a fence in its line: it may be in a list, or quoted.
 _INDENT = r"^[ \t>]{0,40}"
@@ -12,29 +13,33 @@ _IN_SPAN = rf"(?:(?!{_BLOCK_END})[\s\S])"
 _NUMBERS = r"\d{1,3}(?:\s{0,2}(?:,|;|&|-|\u2013|and)\s{0,2}\d{1,3}){0,11}"
 _WORD = r"(?:(?i:passages?|sources?|sections?)\s{1,2})?"
 # What is decided once something follows it: a fence, a code span, a citation by number, and what may name a page.
-_TOKEN = re.compile(
+_TOKEN = (
     rf"{_INDENT}(?:{_ITEM}[ \t]{{1,4}})?(?P<fence>`{{3,20}}(?=[^`\n]*(?:\n|\Z))|~{{3,20}})[^\n]{{0,200}}(?:\n|\Z)"
     rf"|(?P<span>(?<!`)(?P<ticks>`{{1,20}})(?!`){_IN_SPAN}{{1,2000}}?(?<!`)(?P=ticks)(?!`))"
     rf"|(?P<double>\[)?\\?\[\^?\s?{_WORD}(?P<numbers>{_NUMBERS})\s?\\?\](?(double)\])"
     r"|\u3010(?P<number>\d{1,3})(?:[:\u2020][^\u3011\n]{0,80})?\u3011"
-    r"|(?<![\w/.-])(?P<page>docs/[\w./#-]{1,250})",
-    re.MULTILINE,
+    r"|(?<![\w/.-])(?P<page>docs/[\w./#-]{1,250})"
 )
 # The end of a piece that may be the beginning of one.
-_BEGUN = re.compile(
+_BEGUN = (
     rf"(?:{_INDENT}(?:{_ITEM}?[ \t]{{0,4}}|\d{{1,3}})"
     rf"|{_INDENT}(?:{_ITEM}[ \t]{{1,4}})?(?:[`~]{{1,2}}|`{{3,20}}[^`\n]{{0,200}}|~{{3,20}}[^\n]{{0,200}})"
     rf"|(?<!`)`{{1,20}}(?:(?!`){_IN_SPAN}{{0,2050}})?"
     r"|\[?\\?\[\^?[\s\w,;&\u2013-]{0,120}\\?\]?|\\"
     r"|\u3010[^\u3011\n]{0,90}"
-    r"|(?<![\w/.-])(?:d|do|doc|docs|docs/[\w./#-]{0,250}))\Z",
-    re.MULTILINE,
+    r"|(?<![\w/.-])(?:d|do|doc|docs|docs/[\w./#-]{0,250}))\Z"
 )
 _LONGEST_BEGUN = 2_400
 _FENCE_END = re.compile(rf"{_INDENT}(?P<fence>`{{3,20}}|~{{3,20}})[ \t]{{0,40}}(?:\n|\Z)", re.MULTILINE)
 _FENCE_END_BEGUN = re.compile(rf"{_INDENT}(?:`{{0,20}}|~{{0,20}})[ \t]{{0,40}}\Z", re.MULTILINE)
 _PAGE = re.compile(r"(?<![\w/.-])docs/[\w./-]+?\.md(?:#[\w-]+)?")
 _NUMBER = re.compile(r"(\d+)(?:\s*[-\u2013]\s*(\d+))?")
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile one of the long patterns, which only an answer that cites needs."""
+    return re.compile(pattern, re.MULTILINE)
 
 
 class Citations:
@@ -67,7 +72,7 @@ class Citations:
         text, at = self._before + self._held, len(self._before)
         checked: list[str] = []
         begun = self._begun(text, at, is_last=is_last)
-        while (token := (_FENCE_END if self._fence else _TOKEN).search(text, at)) is not None:
+        while (token := (_FENCE_END if self._fence else _compiled(_TOKEN)).search(text, at)) is not None:
             is_decided = is_last or token.end() < len(text)
             if token.start() > begun or not is_decided:
                 begun = min(begun, token.start())
@@ -84,7 +89,7 @@ class Citations:
         """Return from where on the text waits for what comes next."""
         if is_last:
             return len(text)
-        pattern = _FENCE_END_BEGUN if self._fence else _BEGUN
+        pattern = _FENCE_END_BEGUN if self._fence else _compiled(_BEGUN)
         begun = pattern.search(text, max(at, len(text) - _LONGEST_BEGUN))
         return len(text) if begun is None else begun.start()
 
