@@ -66,7 +66,7 @@ async def test_tokens_that_nobody_counted_are_unknown_and_not_zero(link: str, ed
         numbers = fields_of(seen)["numbers"]
         assert isinstance(numbers, dict)
         assert (numbers["input_tokens"], numbers["output_tokens"], numbers["cost_usd"]) == (None, None, 0)
-        assert "1 turn, unknown tokens; $0.0000." in text_of(seen)
+        assert "1 turn, unknown tokens; $0.00." in text_of(seen)
         await call(client, "chat", agent="droid", message="hello [[echo]]")
         numbers = fields_of(await call(client, "get_organization"))["numbers"]
         assert isinstance(numbers, dict)
@@ -83,7 +83,7 @@ async def test_sums_say_how_many_turns_they_leave_out(edge_home: Path, tmp_path:
         numbers = fields_of(seen)["numbers"]
         assert isinstance(numbers, dict)
         assert (numbers["unknown_tokens"], numbers["unknown_costs"]) == (3, 2)
-        assert "11 tokens in, 5 out and 3 turns of unknown tokens; $0.0001 and 2 turns of unknown cost." in text_of(
+        assert "11 tokens in, 5 out and 3 turns of unknown tokens; $0.00014 and 2 turns of unknown cost." in text_of(
             seen
         )
 
