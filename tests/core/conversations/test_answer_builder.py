@@ -1,6 +1,8 @@
 """An answer as it grows: what is kept of it, and how it ends."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given
@@ -8,12 +10,38 @@ from hypothesis import strategies as st
 
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault
+from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
 from agentapi_mcp.base.money import Prices
-from agentapi_mcp.core.backends.events import Finished, TextDelta, ToolActivity, ToolState, Usage, UsageReported
+from agentapi_mcp.core.backends.events import (
+    BackendEvent,
+    Finished,
+    SignOfLife,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    ToolState,
+    Usage,
+    UsageReported,
+)
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.costs import cost_of, plausible
-from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.keys.mending import Payer
+
+FREE = Prices(input=Decimal(0), output=Decimal(0))
+TURN = Turn(
+    id=TurnId(UUID(int=1)),
+    session_id=SessionId(UUID(int=2)),
+    user_id=UserId(UUID(int=3)),
+    org_id=OrgId(UUID(int=4)),
+    status=TurnStatus.RUNNING,
+    agent="house",
+    backend="openai",
+    model="m",
+    message="hello",
+    reply="",
+    created_at=datetime(2026, 11, 30, tzinfo=UTC),
+)
 
 
 def begun() -> AnswerBuilder:
@@ -109,6 +137,62 @@ def test_a_provider_cannot_lower_its_bill_by_counting_more_cached_tokens_than_th
     answer = AnswerBuilder(SystemClock(), Prices(input=Decimal(2), output=Decimal(0)), may_go_on_billing=False)
     answer.apply(UsageReported(Usage(input_tokens=10, output_tokens=1, cached_tokens=1_000)))
     assert answer.usage == Usage(input_tokens=10, output_tokens=1)
+
+
+def ended(*events: BackendEvent, error: BaseException | None = None, reason: EndReason | None = None) -> AnswerBuilder:
+    """End the answer of an agent that was asked."""
+    answer = AnswerBuilder(SystemClock(), FREE, may_go_on_billing=False, asked=True)
+    answer.begin()
+    for event in events:
+        answer.apply(event)
+    answer.end(reason, error)
+    return answer
+
+
+def billed(answer: AnswerBuilder) -> tuple[Decimal | None, str | None]:
+    bill = answer.bill(TURN)
+    return bill.usage.cost_usd, bill.cost_source
+
+
+BUSY = BackendError(BackendFault.RATE_LIMIT, "Busy.").as_unbilled()
+REPORT = UsageReported(Usage(input_tokens=11))
+
+
+def test_a_refusal_costs_nothing_and_that_is_known() -> None:
+    assert billed(ended(error=BUSY)) == (0, "refused")
+    assert billed(ended(SignOfLife(), error=BUSY)) == (0, "refused")
+
+
+@pytest.mark.parametrize(
+    "before", [TextDelta("w"), ThoughtDelta("hm"), ToolActivity("search", ToolState.STARTED), REPORT]
+)
+def test_what_fails_after_a_first_piece_has_an_unknown_cost_whatever_the_backend_says(before: BackendEvent) -> None:
+    assert billed(ended(before, error=BUSY)) == (None, None)
+
+
+@pytest.mark.parametrize("fault", BackendFault)
+def test_a_failure_is_free_only_where_the_backend_says_so_or_nobody_was_asked(fault: BackendFault) -> None:
+    is_free = fault in {BackendFault.TIMEOUT_CONNECT, BackendFault.BACKEND_MISSING}
+    assert billed(ended(error=BackendError(fault, "No."))) == ((0, "refused") if is_free else (None, None))
+
+
+def test_what_a_provider_reports_of_a_turn_that_failed_is_its_cost() -> None:
+    report = UsageReported(Usage(cost_usd=Decimal("0.25")))
+    assert billed(ended(report, error=BUSY)) == (Decimal("0.25"), "provider")
+
+
+@pytest.mark.parametrize("reason", [EndReason.CANCEL_TURN, EndReason.SHUTDOWN, None])
+def test_a_turn_for_which_nobody_was_asked_costs_nothing(reason: EndReason | None) -> None:
+    answer = begun()
+    assert billed(answer) == (None, None)  # it runs
+    answer.end(reason, None if reason else ValueError())
+    assert billed(answer) == (0, "not asked")
+
+
+@pytest.mark.parametrize("reason", [EndReason.CANCEL_TURN, EndReason.SHUTDOWN])
+def test_a_turn_that_was_stopped_after_its_agent_was_asked_has_an_unknown_cost(reason: EndReason) -> None:
+    assert billed(ended(REPORT, reason=reason)) == (None, None)
+    assert billed(ended(reason=reason)) == (None, None)
 
 
 @pytest.mark.parametrize("fault", [BackendFault.AUTH, BackendFault.PAYMENT])

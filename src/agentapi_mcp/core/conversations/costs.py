@@ -6,6 +6,9 @@ from decimal import Decimal
 from agentapi_mcp.base.money import EXACT, Prices, Rates, whole_nanos
 from agentapi_mcp.core.backends.events import Usage
 
+# Where the cost of zero comes from of a turn for which nobody was asked, and of one that was refused before any work.
+NOT_ASKED, REFUSED = "not asked", "refused"
+
 _MILLION = Decimal(1_000_000)
 _MOST_TOKENS = 1_000_000_000
 _MOST_USD = Decimal(1_000_000)
