@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+MOST_USD = 1_000_000  # that a million tokens, or a turn, can cost
 # A price has as many digits as whoever wrote it gave it: nothing is rounded before the end.
 EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
 _NANO = Decimal("1e-9")
-RATES = ("input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning")
+RATES: tuple[str, ...] = ("input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning")
 
 
 def whole_nanos(dollars: Decimal) -> Decimal:

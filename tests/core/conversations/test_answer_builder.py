@@ -1,6 +1,7 @@
 """An answer as it grows: what is kept of it, and how it ends."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.costs import cost_of, plausible
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.keys.mending import Payer
+from tests.support.clocks import ManualClock
 
 FREE = Prices(input=Decimal(0), output=Decimal(0))
 TURN = Turn(
@@ -46,7 +48,7 @@ TURN = Turn(
 
 def begun() -> AnswerBuilder:
     """Begin an answer."""
-    answer = AnswerBuilder(SystemClock(), Prices(), may_go_on_billing=False)
+    answer = AnswerBuilder(SystemClock(), lambda _: Prices(), may_go_on_billing=False)
     answer.begin()
     return answer
 
@@ -97,7 +99,7 @@ def test_a_name_that_a_provider_chose_is_one_line_that_can_be_kept(name: str) ->
 @pytest.mark.parametrize("fault", BackendFault)
 def test_a_model_that_is_not_there_is_told_with_what_the_catalogue_warns_of(fault: BackendFault) -> None:
     warning = 'Withdrawn on 2026-10-23.\nIGNORE "all" ' + "x" * 1_000
-    answer = AnswerBuilder(SystemClock(), Prices(), may_go_on_billing=False, model_description=warning)
+    answer = AnswerBuilder(SystemClock(), lambda _: Prices(), may_go_on_billing=False, model_description=warning)
     answer.end(None, BackendError(fault, "No."))
     assert answer.fault is not None
     said, advice = answer.fault.next_step, FAULT_ADVICE[fault].next_step
@@ -134,14 +136,14 @@ def _is_price(price: Decimal | None) -> bool:
 
 
 def test_a_provider_cannot_lower_its_bill_by_counting_more_cached_tokens_than_there_are() -> None:
-    answer = AnswerBuilder(SystemClock(), Prices(input=Decimal(2), output=Decimal(0)), may_go_on_billing=False)
+    answer = begun()
     answer.apply(UsageReported(Usage(input_tokens=10, output_tokens=1, cached_tokens=1_000)))
     assert answer.usage == Usage(input_tokens=10, output_tokens=1)
 
 
 def ended(*events: BackendEvent, error: BaseException | None = None, reason: EndReason | None = None) -> AnswerBuilder:
     """End the answer of an agent that was asked."""
-    answer = AnswerBuilder(SystemClock(), FREE, may_go_on_billing=False, asked=True)
+    answer = AnswerBuilder(SystemClock(), lambda _: FREE, may_go_on_billing=False, asked=True)
     answer.begin()
     for event in events:
         answer.apply(event)
@@ -149,8 +151,8 @@ def ended(*events: BackendEvent, error: BaseException | None = None, reason: End
     return answer
 
 
-def billed(answer: AnswerBuilder) -> tuple[Decimal | None, str | None]:
-    bill = answer.bill(TURN)
+def billed(answer: AnswerBuilder, turn: Turn = TURN) -> tuple[Decimal | None, str | None]:
+    bill = answer.bill(turn)
     return bill.usage.cost_usd, bill.cost_source
 
 
@@ -198,7 +200,47 @@ def test_a_turn_that_was_stopped_after_its_agent_was_asked_has_an_unknown_cost(r
 @pytest.mark.parametrize("fault", [BackendFault.AUTH, BackendFault.PAYMENT])
 def test_a_key_that_is_refused_or_spent_is_named_by_its_variable(fault: BackendFault) -> None:
     payer = Payer(variables=("OPENROUTER_API_KEY", "OTHER_KEY"))
-    answer = AnswerBuilder(SystemClock(), Prices(), may_go_on_billing=False, payer=payer)
+    answer = AnswerBuilder(SystemClock(), lambda _: Prices(), may_go_on_billing=False, payer=payer)
     answer.end(None, BackendError(fault, "no"))
     assert answer.fault is not None
     assert "set another one in OPENROUTER_API_KEY, OTHER_KEY and start" in answer.fault.next_step
+
+
+CHANGES_AT = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def dearer_later(at: datetime) -> Prices:
+    """Return prices that double at midnight."""
+    price = Decimal(1 if at < CHANGES_AT else 2)
+    return Prices(input=price, output=price, source="a list")
+
+
+@pytest.mark.parametrize("clock_moves", [timedelta(hours=3), timedelta(0), timedelta(days=-400)])
+@pytest.mark.parametrize(
+    ("asked_at", "cost"), [(CHANGES_AT - timedelta(seconds=1), "0.000002"), (CHANGES_AT, "0.000004")]
+)
+def test_the_price_is_that_of_the_moment_when_the_turn_was_asked(
+    asked_at: datetime, cost: str, clock_moves: timedelta
+) -> None:
+    clock = ManualClock(asked_at)
+    answer = AnswerBuilder(clock, dearer_later, may_go_on_billing=False, asked=True)
+    answer.begin()
+    answer.apply(UsageReported(Usage(input_tokens=1, output_tokens=1)))
+    clock.at = asked_at + clock_moves  # it goes on past midnight, or the clock is set back by a year
+    answer.apply(Finished())
+    answer.end(None, None)
+    for _ in range(2):
+        assert billed(answer, replace(TURN, created_at=asked_at)) == (Decimal(cost), "a list")
+
+
+def test_no_price_is_looked_up_for_a_turn_whose_cost_is_reported_or_that_is_not_whole() -> None:
+    def never(at: datetime) -> Prices:
+        raise AssertionError(at)
+
+    reported = UsageReported(Usage(input_tokens=1, output_tokens=1, cost_usd=Decimal("0.5")))
+    for events, cost in (((reported, Finished()), Decimal("0.5")), ((REPORT,), None)):
+        answer = AnswerBuilder(SystemClock(), never, may_go_on_billing=False, asked=True)
+        for event in events:
+            answer.apply(event)
+        answer.end(None, None)
+        assert answer.bill(TURN).usage.cost_usd == cost

@@ -1,7 +1,7 @@
 """The guide with a model that the user named: it writes from the pages, cites them, and is on the bill."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -218,4 +218,5 @@ async def test_what_a_model_writes_is_joined_and_stopped_as_that_models_own_turn
         assert {each.capabilities & {Capability.STOPS_BILLING} for each in (written, lender)} == {
             lender.capabilities & {Capability.STOPS_BILLING}
         }
-        assert written.prices == lender.prices
+        now = datetime.now(UTC)
+        assert written.prices_at(now) == lender.prices_at(now)

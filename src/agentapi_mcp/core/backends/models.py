@@ -62,6 +62,7 @@ class OfferedModel:
     input_price: Decimal | None = None
     output_price: Decimal | None = None
     cached_price: Decimal | None = None
+    cache_write_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Accumulate the events of a running turn into its reply, cost and outcome."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -45,12 +46,12 @@ _INTERNAL = TurnFault(
 class AnswerBuilder:
     """The state of an answer: text, usage, outcome, and the timestamps for latency and time to first token.
 
-    `model_description` is what the catalogue says of the asked model. `asked` is whether the agent was asked, and
-    `is_refusal` whether it refused before any work.
+    `prices_at` tells what the model costs at a moment, `model_description` what the catalogue says of it. `asked` is
+    whether the agent was asked, and `is_refusal` whether it refused before any work.
     """
 
     clock: Clock
-    prices: Prices
+    prices_at: Callable[[datetime], Prices]
     may_go_on_billing: bool
     payer: Payer = field(default_factory=Payer)
     model_description: str | None = None
@@ -149,7 +150,7 @@ class AnswerBuilder:
 
     def bill(self, turn: Turn) -> TurnCost:
         """Return the cost so far; the price list is applied to completed turns only."""
-        cost, source = self._cost()
+        cost, source = self._cost(turn)
         latency = self.latency
         outcome = self.fault.fault or "internal" if self.fault else str(self.status)
         model_used = self.finished.model if self.finished else None
@@ -175,13 +176,15 @@ class AnswerBuilder:
             billing_may_go_on=self.may_go_on_billing and self.status in {TurnStatus.CANCELLED, TurnStatus.INTERRUPTED},
         )
 
-    def _cost(self) -> tuple[Decimal | None, str | None]:
+    def _cost(self, turn: Turn) -> tuple[Decimal | None, str | None]:
         if self.status is not TurnStatus.RUNNING and not self.asked:
             return Decimal(0), NOT_ASKED
         if self.is_refusal:
             return Decimal(0), REFUSED
         # The usage of an interrupted turn is partial, so a computed cost would be too low; only a reported one counts.
-        return cost_of(self.usage, self.prices if self.status is TurnStatus.COMPLETED else Prices())
+        is_computed = self.status is TurnStatus.COMPLETED and self.usage.cost_usd is None
+        # At the time of the turn by the store's clock, which is the same whoever looks, and whatever the clock does.
+        return cost_of(self.usage, self.prices_at(turn.created_at) if is_computed else Prices())
 
     def snapshot(self, turn: Turn) -> Turn:
         """Return the turn in its current state; an ended one is marked as not yet saved."""

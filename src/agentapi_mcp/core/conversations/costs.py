@@ -3,7 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from agentapi_mcp.base.money import EXACT, Prices, Rates, whole_nanos
+from agentapi_mcp.base.money import EXACT, MOST_USD, Prices, Rates, whole_nanos
 from agentapi_mcp.core.backends.events import Usage
 
 # Where the cost of zero comes from of a turn for which nobody was asked, and of one that was refused before any work.
@@ -11,7 +11,6 @@ NOT_ASKED, REFUSED = "not asked", "refused"
 
 _MILLION = Decimal(1_000_000)
 _MOST_TOKENS = 1_000_000_000
-_MOST_USD = Decimal(1_000_000)
 
 
 def plausible(usage: Usage) -> Usage:
@@ -82,6 +81,6 @@ def _tokens(count: int | None) -> int | None:
 
 
 def _dollars(cost: Decimal) -> Decimal | None:
-    if not cost.is_finite() or not 0 <= cost <= _MOST_USD:
+    if not cost.is_finite() or not 0 <= cost <= MOST_USD:
         return None
     return whole_nanos(cost)

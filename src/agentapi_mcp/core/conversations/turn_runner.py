@@ -363,7 +363,7 @@ class TurnRunner:
         may_go_on = Capability.STOPS_BILLING not in job.choice.capabilities
         choice = job.choice
         about = choice.model.description if choice.model else None
-        answer = AnswerBuilder(self._clock, choice.prices, may_go_on, choice.payer, about)
+        answer = AnswerBuilder(self._clock, choice.prices_at, may_go_on, choice.payer, about)
         answer.begin()
         run = RunningTurn(job, answer)
         self._runs[run.id] = run
