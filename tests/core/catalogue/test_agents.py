@@ -128,7 +128,9 @@ async def test_prices_and_instructions_come_from_the_rows() -> None:
 
 @pytest.mark.parametrize("day", ["2026-12-31T23:59:59", "2027-01-01T00:00:00"])
 async def test_what_the_lists_show_is_the_price_of_now_and_what_the_bill_takes(day: str) -> None:
-    model = replace(model_row("small"), provider="vertex-ai", model_id="gemini-3.8-flash")  # its price doubles that night
+    model = replace(
+        model_row("small"), provider="vertex-ai", model_id="gemini-3.8-flash"
+    )  # its price doubles that night
     scene = Scene((agent_row("a", model),), (declared("a", "small"),))
     scene.clock.at = datetime.fromisoformat(f"{day}+00:00")
     choice = await scene.agents.resolve(model="small")
