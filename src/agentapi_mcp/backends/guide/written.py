@@ -21,6 +21,8 @@ from agentapi_mcp.core.backends.events import (
 from agentapi_mcp.core.backends.models import BackendTurn, Writer
 
 NO_MODEL = "none"
+# What an answer without a model takes: that is known, and nothing.
+NO_USE = Usage(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
 _ROOM = 2_400  # characters of a passage
 _ABOUT_KEYS = frozenset({BackendFault.AUTH, BackendFault.PAYMENT})
 # Stream by sentence or line.
@@ -156,7 +158,7 @@ class _Answer:
         """Return what is known of the bill of an answer that failed: a sum that was reported, or zero if unbilled."""
         if self._usage.cost_usd is not None:
             return self._usage
-        return Usage(cost_usd=Decimal(0)) if error.unbilled and not self._text_came else Usage()
+        return NO_USE if error.unbilled and not self._text_came else Usage()
 
     def _sources(self, passages: tuple[Section, ...]) -> str:
         cited = self._citations.cited

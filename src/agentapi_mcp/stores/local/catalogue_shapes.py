@@ -58,7 +58,7 @@ Price = Annotated[Decimal, Field(ge=0, le=MOST_USD), BeforeValidator(_whole_too)
 class Shape(BaseModel):
     """A strictly typed table that rejects unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 def _ascending(tiers: "list[TierShape]") -> "list[TierShape]":

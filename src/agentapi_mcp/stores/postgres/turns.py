@@ -37,10 +37,11 @@ from agentapi_mcp.core.conversations.models import (
 from agentapi_mcp.core.conversations.ports import TurnStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import SHARES, Resource
+from agentapi_mcp.core.keys.models import PaidBy
 from agentapi_mcp.stores.postgres.audit import event_fields
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
-from agentapi_mcp.stores.postgres.orphans import settle
+from agentapi_mcp.stores.postgres.orphans import find_orphans, settle
 from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, TURN_LISTED, cost_record, fault_record, to_turn
 
 # The functions are versioned, since programs of several versions can share a database (0015_turn_price.sql).
@@ -51,6 +52,15 @@ _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
 _RECENT_OPEN: LiteralString = f"{TURN_LISTED}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
+# A beginning is a range of the primary key. An end is looked for in all turns of the user.
+_IDS_LIKE: LiteralString = (
+    "SELECT found.id FROM ("
+    "(SELECT t.id FROM agentapi.turns t WHERE t.user_id = $1 AND t.org_id = $2 AND t.id BETWEEN $5 AND $6 LIMIT $4) "
+    "UNION (SELECT t.id FROM agentapi.turns t WHERE t.user_id = $1 AND t.org_id = $2 "
+    "AND right(replace(t.id::text, '-', ''), length($3)) = $3 LIMIT $4)"
+    ") AS found ORDER BY found.id DESC LIMIT $4"
+)
+_ID_DIGITS = 32
 _SPENT: LiteralString = (
     "SELECT count(*) AS turns, coalesce(sum(t.cost_usd), 0) AS cost_usd, "
     "count(*) FILTER (WHERE t.cost_usd IS NULL) AS unknown FROM agentapi.turns t "
@@ -110,7 +120,7 @@ class PostgresTurns(TurnStore):
                 new.defaults and _known_json(new.defaults),
                 _new_json(new),
                 new.message,
-                claims={"agentapi_shares": shares},
+                claims={"agentapi_shares": shares, "agentapi_payment": _payment(new.paid_by)},
             )
         except StoreError as exc:
             if isinstance(exc.__cause__, asyncpg.PostgresError) and exc.__cause__.sqlstate == _OVER_SHARE:
@@ -156,6 +166,13 @@ class PostgresTurns(TurnStore):
             # One character more than are shown tells whether there are more.
             rows = await connection.fetch(statement, principal.user_id, principal.org_id, limit, LISTED_CHARACTERS + 1)
         return tuple(to_turn(row) for row in rows)
+
+    @override
+    async def ids_like(self, principal: Principal, part: str, limit: int) -> tuple[TurnId, ...]:
+        first, last = (UUID(part.ljust(_ID_DIGITS, digit)) for digit in "0f")
+        async with self._database.as_principal(principal, is_list=True) as connection:
+            rows = await connection.fetch(_IDS_LIKE, principal.user_id, principal.org_id, part, limit, first, last)
+        return tuple(TurnId(row["id"]) for row in rows)
 
     @override
     async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
@@ -270,8 +287,13 @@ class PostgresTurns(TurnStore):
 
     @override
     async def settle(self, rule: SettlingRule) -> tuple[SettledTurn, ...]:
-        async with self._database.as_system("settle turns that nobody runs any more") as connection:
-            return await settle(connection, rule)
+        async with self._database.as_system("find turns that nobody runs any more") as connection:
+            sessions = await find_orphans(connection, rule)
+        settled: list[SettledTurn] = []
+        for session_id in sessions:
+            async with self._database.as_system("settle a turn that nobody runs any more") as connection:
+                settled += await settle(connection, rule, [session_id])
+        return tuple(settled)
 
 
 def _over_share(said: str) -> LimitExceededError:
@@ -288,6 +310,11 @@ def _over_share(said: str) -> LimitExceededError:
         f"Your organisation has {numbers} that it may have; {share.mend}, or ask the operator of this server.",
         retry_after=share.wait,
     )
+
+
+def _payment(paid_by: PaidBy) -> dict[str, object]:
+    """Return what note_payment reads (0019_ledger.sql)."""
+    return {"by": str(paid_by.source), "provider": paid_by.provider, "key": paid_by.key}
 
 
 def no_session() -> NotFoundError:
@@ -330,7 +357,7 @@ def _following(new: NewTurn, row: Row) -> Defaults | None:
     """Return what the next message of the session of a turn that has begun begins with; None where it is not known."""
     if new.defaults is None or new.again:
         return None
-    known, model = new.defaults, new.model if new.model_row_id else None
+    known, model = new.defaults, new.model_row_name
     if (known.agent, known.model) != (new.agent, model):
         known = replace(known, agent=new.agent, model=model)
     if new.session_id is None:
