@@ -1,6 +1,6 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest try-clients check schema settings front picture audit lock bench chaos chaos-short mutate clean
+.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest try-clients check schema settings front prices picture audit lock bench chaos chaos-short mutate clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
@@ -21,6 +21,7 @@ help:
 	@echo 'make schema  write anew the dump of the schema that the tests compare'
 	@echo 'make settings  write anew the example of the settings (config/settings.example.env)'
 	@echo 'make front   write anew what the program answers while it starts (answers.json)'
+	@echo 'make prices  take the list of prices anew from genai-prices (prices.csv), and compare it with litellm'"'"'s'
 	@echo 'make picture  draw anew the conversation that README shows (docs/images/chat.svg)'
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
@@ -92,6 +93,10 @@ settings:
 front:
 	@sh scripts/setup dev
 	@$(PYTHON_RUN) -m tests.support.front_answers
+
+prices:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m scripts.prices
 
 picture:
 	@sh scripts/setup dev

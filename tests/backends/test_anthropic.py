@@ -89,7 +89,7 @@ async def test_text_thought_bill_and_end_are_told(stream: bool) -> None:  # noqa
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "w0 w1 w2 "
     assert "".join(event.text for event in events if isinstance(event, ThoughtDelta)) == "hm"
     bills = [event.usage for event in events if isinstance(event, UsageReported)]
-    assert bills[-1] == Usage(input_tokens=13, output_tokens=5, cached_tokens=4)
+    assert bills[-1] == Usage(input_tokens=13, output_tokens=5, cached_tokens=4, cache_write_tokens=2)
     end = events[-1]
     assert isinstance(end, Finished)
     assert (end.model, end.provider, end.stop_reason) == ("stub-reason-chunks3-ping-001", "anthropic", StopReason.END)

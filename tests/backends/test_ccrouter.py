@@ -71,7 +71,7 @@ async def test_streamed_zeroes_are_unknown_and_real_figures_are_told() -> None:
         assert not [event for event in events if isinstance(event, UsageReported)]
         events = await at.ask(backend_turn(model_id="stub,chunks3"))
         bills = [event.usage for event in events if isinstance(event, UsageReported)]
-        assert bills == [Usage(input_tokens=11, output_tokens=5, cached_tokens=4)]
+        assert bills == [Usage(input_tokens=11, output_tokens=5, cached_tokens=4, cache_write_tokens=0)]
 
 
 async def test_an_error_within_a_stream_is_a_failure_though_it_ends_as_if_all_were_well() -> None:

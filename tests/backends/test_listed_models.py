@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 
 import pytest
 from typing_extensions import override
 
 from agentapi_mcp.app.providers import offered_models
 from agentapi_mcp.backends import registry
+from agentapi_mcp.backends.wire.model_lists import read_models
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.cli import agent_files
 from agentapi_mcp.cli.providers import Provider
@@ -104,3 +106,10 @@ async def test_a_local_server_that_wants_a_key_is_said_to_answer() -> None:
         assert await agent_files.state_of("here", here, {"HERE_KEY": KEY}) == f"{at}: small, large"
         nameless = Provider(title="Here", base_url=here.base_url)
         assert await agent_files.state_of("here", nameless, {}) == f"{at}, and wants a key (--key-env NAME)"
+
+
+def test_the_prices_of_a_list_are_those_of_a_million_tokens() -> None:
+    pricing = {"prompt": "0.000003", "completion": "0.000015", "input_cache_read": "3e-7", "input_cache_write": 0}
+    (model,) = read_models({"data": [{"id": "m", "pricing": {**pricing, "request": "0", "image": "-1"}}]})
+    assert (model.input_price, model.output_price) == (3, 15)
+    assert (model.cached_price, model.cache_write_price) == (Decimal("0.3"), 0)

@@ -98,6 +98,7 @@ async def test_a_token_is_used_while_it_lasts_if_no_new_one_comes(key_file: Path
             await it.ask()
         assert it.sent() == ["ya29.stub-1", "ya29.stub-1"]
     assert caught.value.fault is BackendFault.AUTH
+    assert caught.value.unbilled  # the model's provider was not asked
     assert "s3cret" not in str(caught.value)
 
 

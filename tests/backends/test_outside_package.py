@@ -73,7 +73,7 @@ async def test_the_backend_of_the_page_keeps_the_contract(tmp_path: Path) -> Non
     passed, skipped = (int(re.findall(rf"(\d+) {word}", said)[-1]) for word in ("passed", "skipped"))
     assert passed > 30
     assert len(re.findall("SKIPPED.*: (?:the answer comes whole|an echo does not judge)", said)) >= 2
-    assert skipped < 20
+    assert skipped < 25
 
 
 @pytest.mark.timeout(120)  # it starts a pytest of its own

@@ -1,6 +1,7 @@
 """Times as every edge shows them, and lines of lists."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import agentapi_mcp
 from agentapi_mcp.base.far_times import FarTime
 from agentapi_mcp.presentation.agents import model_line
 from agentapi_mcp.presentation.models import ModelOut
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.values import dollars, moment
 
 SOURCE = Path(agentapi_mcp.__file__).parent
 # Dates of price lists, and the log of events, whose exact times are what it is for.
@@ -27,6 +28,18 @@ def test_a_time_is_short_and_in_utc() -> None:
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_a_time_is_read_back_to_the_second(at: datetime) -> None:
     assert datetime.fromisoformat(moment(at)) == at.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        *(("0", "$0.00"), ("0.000000001", "$0.000000001"), ("0.00014", "$0.00014"), ("0.000999999", "$0.000999999")),
+        *(("0.0012345678", "$0.001235"), ("0.5", "$0.5"), ("1", "$1.00"), ("12.3456", "$12.35")),
+    ],
+)
+def test_a_known_amount_is_not_shown_as_zero_unless_it_is(amount: str, shown: str) -> None:
+    assert dollars(Decimal(amount)) == shown
+    assert dollars(float(amount)) == shown
 
 
 @pytest.mark.parametrize("layer", ["presentation", "edges", "cli", "resident"])

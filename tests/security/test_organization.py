@@ -83,7 +83,7 @@ async def test_sums_say_how_many_turns_they_leave_out(edge_home: Path, tmp_path:
         numbers = fields_of(seen)["numbers"]
         assert isinstance(numbers, dict)
         assert (numbers["unknown_tokens"], numbers["unknown_costs"]) == (2, 2)
-        assert "11 tokens in, 5 out and 2 turns of unknown tokens; $0.0001 and 2 turns of unknown cost." in text_of(
+        assert "11 tokens in, 5 out and 2 turns of unknown tokens; $0.00014 and 2 turns of unknown cost." in text_of(
             seen
         )
 

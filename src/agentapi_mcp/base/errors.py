@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 from uuid import UUID
 
 
@@ -220,6 +220,25 @@ class BackendFault(StrEnum):
     BACKEND_MISSING = "backend_missing"
 
 
+REFUSALS = frozenset(
+    {
+        BackendFault.AUTH,
+        BackendFault.PERMISSION,
+        BackendFault.PAYMENT,
+        BackendFault.RATE_LIMIT,
+        BackendFault.BAD_REQUEST,
+        BackendFault.NOT_FOUND,
+        BackendFault.OVERLOADED,
+    }
+)
+"""What a provider says before any work, which costs nothing, if an answer has not begun.
+
+Azure bills a prompt that its content filter or its limit of input refuses, so these are not among them.
+"""
+
+_NOT_ASKED = frozenset({BackendFault.TIMEOUT_CONNECT, BackendFault.BACKEND_MISSING})
+
+
 @dataclass(frozen=True, slots=True)
 class FaultAdvice:
     """Whether a fault can be retried, and the next step."""
@@ -295,7 +314,8 @@ class BackendError(AgentApiError):
     """The agent failed; the message is ours, or the provider's own words, sanitized, as one line.
 
     `lacks_key_of` names a provider if the caller's own key for it would be enough. `next_step` replaces the advice for
-    the fault class where more is known.
+    the fault class where more is known. `unbilled` says that the turn is known to have cost nothing: nobody was asked,
+    or it was refused before any work.
     """
 
     code = "backend"
@@ -312,10 +332,16 @@ class BackendError(AgentApiError):
     ) -> None:
         super().__init__(message)
         self.fault = fault
+        self.unbilled = fault in _NOT_ASKED
         self.lacks_key_of = lacks_key_of
         self.retry_after = retry_after
         self._next_step = next_step
         self.may_retry = FAULT_ADVICE[fault].retryable if retryable is None else retryable
+
+    def as_unbilled(self) -> Self:
+        """Say of this error that the turn is known to have cost nothing."""
+        self.unbilled = True
+        return self
 
     @property
     def next_step(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast, get_args, get_origin,
 from agentapi_mcp.base.durations import from_milliseconds, to_milliseconds
 from agentapi_mcp.base.json_values import as_list, as_object
 
-_NAME = "json"
+_NAME, _UNLISTED = "json", "unlisted"
 _AS_THEY_ARE = frozenset({str, int, bool})
 _KINDS = _AS_THEY_ARE | {Decimal, timedelta}
 
@@ -31,18 +31,27 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class RecordField:
-    """A field of a record: its attribute, its name in JSON, and the type of its value, which may be many or None."""
+    """A field of a record: its attribute, its name in JSON, and the type of its value, which may be many or None.
+
+    One that is not `listed` is in the JSON, and in no schema of it.
+    """
 
     attribute: str
     name: str
     kind: type
     many: bool
     nullable: bool
+    listed: bool
 
 
 def named(name: str) -> Mapping[str, str]:
     """Return the metadata of a field that has another name in JSON."""
     return {_NAME: name}
+
+
+def unlisted() -> Mapping[str, bool]:
+    """Return the metadata of a field that no schema names: every client's model reads the schemas."""
+    return {_UNLISTED: True}
 
 
 @cache
@@ -89,7 +98,7 @@ def _field(field: Field[Any], hint: Any) -> RecordField:  # noqa: ANN401  # a ty
         raise TypeError(f"The field {field.name} has a type that a record cannot have in JSON: {hint}.")
     kind: type = kinds[0]
     name = field.metadata.get(_NAME) or (f"{field.name}_ms" if kind is timedelta else field.name)
-    return RecordField(field.name, name, kind, many, nullable)
+    return RecordField(field.name, name, kind, many, nullable, listed=not field.metadata.get(_UNLISTED))
 
 
 def _is_kind(hint: object) -> bool:

@@ -9,7 +9,8 @@ from agentapi_mcp.base.visible import replace_invisible
 from agentapi_mcp.core.backends.models import OfferedModel
 
 _LONGEST = 255  # of a name in the configuration file
-_PRICES = ("input", "output", "cached_input")
+_ORIGIN = ("source", "on")
+_PRICES = ("input", "output", "cached_input", "cache_write")
 
 
 def today() -> date:
@@ -39,9 +40,10 @@ def changes(present: Mapping[str, object], model: OfferedModel, whose: str, day:
     found: dict[str, object] = {
         name: value for name, value in counts.items() if value is not None and present.get(name) != value
     }
-    said = dict(zip(_PRICES, (model.input_price, model.output_price, model.cached_price), strict=True))
+    offered = (model.input_price, model.output_price, model.cached_price, model.cache_write_price)
+    said = dict(zip(_PRICES, offered, strict=True))
     prices = {name: _number(price) for name, price in said.items() if price is not None}
-    before = {name: value for name, value in as_object(present.get("prices")).items() if name in _PRICES}
+    before = {name: value for name, value in as_object(present.get("prices")).items() if name not in _ORIGIN}
     if prices and before | prices != before:
         kept = [name for name in before if name not in prices]
         source = f"the list of {whose}" + (f", but for {' and '.join(kept)}" if kept else "")

@@ -8,6 +8,7 @@ from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import LIMITS
 from agentapi_mcp.core.identity.shares import SHARES
 from agentapi_mcp.presentation.models import OrganizationLimitOut, OrganizationNumbersOut, OrganizationOut
+from agentapi_mcp.presentation.values import dollars
 
 
 def organization_out(organization: Organization) -> OrganizationOut:
@@ -38,7 +39,7 @@ def describe_usage(numbers: OrganizationNumbersOut) -> str:
     """Describe tokens and cost; what is unknown is called so, and is never zero."""
     into, out = numbers.input_tokens, numbers.output_tokens
     tokens = None if into is None or out is None else f"{number_of(into, 'token')} in, {out:,} out"
-    cost = None if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}" if numbers.cost_usd else "$0"
+    cost = None if numbers.cost_usd is None else dollars(numbers.cost_usd) if numbers.cost_usd else "$0"
     return f"{_sum('tokens', tokens, numbers.unknown_tokens)}; {_sum('cost', cost, numbers.unknown_costs)}"
 
 

@@ -9,7 +9,7 @@ from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.conversations.models import EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.uris import transcript_uri
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.values import dollars, moment
 
 # What an answer that is not whole lacks, and what to do, in words that fit the tools and the commands.
 _STOPS: dict[StopReason, str] = {
@@ -147,4 +147,4 @@ def _cost(cost: Decimal | None, source: str | None) -> str:
         return "cost unknown"
     if cost == 0:
         return "free"
-    return f"${cost:.6f}".rstrip("0") + (f" ({source})" if source and source != "provider" else "")
+    return dollars(cost) + (f" ({source})" if source and source != "provider" else "")

@@ -6,10 +6,19 @@ from decimal import Decimal
 
 from agentapi_mcp.base.far_times import FarTime
 
+_SMALL = 0.001  # US dollars: of less than this, each nano-dollar is shown
+
 
 def number(amount: Decimal | None) -> float | None:
     """Return an amount as a JSON number; None stays None."""
     return None if amount is None else float(amount)
+
+
+def dollars(amount: Decimal | float) -> str:
+    """Write an amount of US dollars with as many digits as it needs: a known one is not shown as zero unless it is."""
+    if amount >= 1 or not amount:
+        return f"${amount:.2f}"
+    return f"${amount:.{6 if amount >= _SMALL else 9}f}".rstrip("0")
 
 
 def moment(at: datetime) -> str:

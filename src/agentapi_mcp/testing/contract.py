@@ -37,7 +37,17 @@ from agentapi_mcp.core.keys.mending import Payer
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
 from agentapi_mcp.testing.hosts import FakeHost
-from agentapi_mcp.testing.peers import COUNTED, FAULTS, REASON, STOPS, BackendCase, BackendDeadlines, Behaviour, Peer
+from agentapi_mcp.testing.peers import (
+    COUNTED,
+    FAULTS,
+    REASON,
+    REFUSED,
+    STOPS,
+    BackendCase,
+    BackendDeadlines,
+    Behaviour,
+    Peer,
+)
 from agentapi_mcp.testing.waiting import expect_soon
 
 PATIENT = BackendDeadlines()
@@ -264,6 +274,18 @@ class BackendContract:
         assert error.fault is FAULTS[behaviour]
         assert 0 < len(str(error)) < LONGEST_ERROR
 
+    @pytest.mark.parametrize("behaviour", list(FAULTS))
+    async def test_a_refusal_costs_nothing_and_what_another_failure_costs_is_not_known(
+        self, subject: Subject, behaviour: Behaviour
+    ) -> None:
+        """The error is unbilled where the agent did no work, and never after a first piece of an answer."""
+        subject.need(behaviour)
+        async with subject.open() as rig:
+            error = await failure_of(rig.backend, rig.turn(behaviour))
+        is_whole = behaviour is Behaviour.FAILS_BY_NAME and not subject.case.in_pieces(subject.variant)
+        is_refusal = behaviour in REFUSED or is_whole  # without pieces, there is no answer before it
+        assert error.unbilled is (is_refusal and subject.case.bills_refusals is None)
+
     @pytest.mark.parametrize("behaviour", [Behaviour.UNAUTHORIZED, Behaviour.NO_CREDIT])
     async def test_a_key_that_is_refused_or_spent_is_mended_by_what_the_next_step_names(
         self, subject: Subject, behaviour: Behaviour
@@ -291,6 +313,7 @@ class BackendContract:
             await rig.peer.stop()
             error = await failure_of(rig.backend, rig.turn(Behaviour.ANSWERS))
         assert error.fault is BackendFault.CONNECTION
+        assert error.unbilled
 
     async def test_no_secret_and_no_prompt_is_seen(self, subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
         """Events, errors, representations and the log contain no secret, path or traceback."""
@@ -321,6 +344,7 @@ class BackendContract:
             error = await failure_of(rig.backend, rig.turn(behaviour))
             await rig.peer.freed()
         assert error.fault in TIMEOUTS
+        assert not error.unbilled
 
     async def test_an_agent_without_end_is_given_up_and_freed(self, subject: Subject) -> None:
         """Activity does not extend the total deadline."""

@@ -89,6 +89,22 @@ FAULTS: Mapping[Behaviour, BackendFault] = {
 }
 """The fault that a backend must raise for each misbehaviour that involves no deadline."""
 
+REFUSED = frozenset(
+    {
+        Behaviour.BAD_REQUEST,
+        Behaviour.UNAUTHORIZED,
+        Behaviour.NO_CREDIT,
+        Behaviour.FORBIDDEN,
+        Behaviour.UNKNOWN_MODEL,
+        Behaviour.BUSY,
+        Behaviour.UNAVAILABLE,
+        Behaviour.OVERLOADED,
+        Behaviour.LEAKS,
+        Behaviour.SAYS_WHEN,
+    }
+)
+"""What an agent refuses before any work: the error must say that it is unbilled, and no other error may."""
+
 STOPS: Mapping[Behaviour, StopReason] = {
     Behaviour.ENDS_SHORT: StopReason.LENGTH,
     Behaviour.WITHHOLDS: StopReason.CONTENT_FILTER,
@@ -160,6 +176,11 @@ class BackendCase(Protocol):
     @property
     def unreachable(self) -> str | None:
         """Why `Peer.stop` has no effect on this backend; None if it has one."""
+        ...
+
+    @property
+    def bills_refusals(self) -> str | None:
+        """Why a refusal of this agent may have cost something; None if it costs nothing."""
         ...
 
     @property

@@ -139,6 +139,10 @@ ANSWERED_BY = {
         "why is the cost shown as estimated",
         "how are costs computed?",
     ],
+    "docs/cost.md#which-price-counts": [
+        "what is genai-prices",
+        "which price list do you use",
+    ],
     "docs/design/architecture.md#where-new-code-goes": [
         "how do I add a tool?",
         "how do I add a migration",

@@ -139,6 +139,7 @@ def test_a_turn_without_a_model_names_none() -> None:
     with pytest.raises(BackendError) as caught:
         model_of(backend_turn(model_id=None))
     assert caught.value.fault is BackendFault.NOT_FOUND
+    assert caught.value.unbilled
 
 
 def test_without_a_key_there_is_no_header_for_it() -> None:

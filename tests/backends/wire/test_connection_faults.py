@@ -117,3 +117,14 @@ def test_causes_that_go_in_a_circle_end() -> None:
     one, two = OSError("one"), OSError("two")
     one.__cause__, two.__cause__ = two, one
     assert fault_of(one, Route()).fault is BackendFault.CONNECTION
+
+
+NEVER_SENT = (
+    *(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, aiohttp.ClientHttpProxyError),
+    ssl.SSLCertVerificationError,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
+def test_what_may_have_been_sent_may_have_been_billed(kind: type[BaseException]) -> None:
+    assert fault_of(made(kind), ROUTES[3]).unbilled == issubclass(kind, NEVER_SENT)

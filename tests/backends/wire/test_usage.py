@@ -160,6 +160,28 @@ def test_the_cost_is_what_is_paid_in_all(usage: dict[str, object], cost: str | N
             Usage(7, 5, reasoning_tokens=3),
         ),
         ({"output_tokens": 5}, Usage(None, 5)),
+        # What was written to a cache: beside the input of Messages, with how long it is kept; part of OpenRouter's and
+        # LiteLLM's
+        (
+            {
+                "input_tokens": 11,
+                "output_tokens": 5,
+                "cache_read_input_tokens": 4,
+                "cache_creation_input_tokens": 9,
+                "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 6},
+            },
+            Usage(24, 5, 4, cache_write_tokens=9, cache_write_1h_tokens=6),
+        ),
+        ({"input_tokens": 11, "cache_creation_input_tokens": 9}, Usage(20, cache_write_tokens=9)),
+        ({"input_tokens": 11, "cache_creation_input_tokens": 0}, Usage(11, cache_write_tokens=0)),
+        ({"input_tokens": 0, "cache_creation_input_tokens": 0}, Usage()),
+        ({"input_tokens": 11, "cache_creation_input_tokens": "many"}, Usage()),
+        ({"input_tokens": 20, "input_tokens_details": {"cache_write_tokens": 9}}, Usage(20, cache_write_tokens=9)),
+        (
+            {"prompt_tokens": 194, "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 100}},
+            Usage(194, cached_tokens=0, cache_write_tokens=100),
+        ),
+        ({"prompt_tokens": 20, "cache_creation_input_tokens": 9}, Usage(20, cache_write_tokens=9)),
     ],
 )
 def test_counts_are_read_in_every_form_or_they_are_unknown(usage: dict[str, object], expected: Usage) -> None:
@@ -228,7 +250,7 @@ def test_droids_zeros_are_unknown_as_well() -> None:
         return DroidAnswer(FAULTS).feed({"type": "agent_turn_completed", "reason": "completed", "tokenUsage": usage})
 
     whole = bill(inputTokens=7, outputTokens=5, cacheReadTokens=4, cacheCreationTokens=2, thinkingTokens=3)
-    assert whole == UsageReported(Usage(13, 5, 4, 3))
+    assert whole == UsageReported(Usage(13, 5, 4, 3, cache_write_tokens=2))
     assert bill(inputTokens=0, outputTokens=5, cacheReadTokens=0) == UsageReported(Usage(None, 5))
     assert bill(inputTokens=0, outputTokens=0, cacheReadTokens=0, thinkingTokens=0) is None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -45,6 +45,7 @@ from tests.support.clocks import ManualClock
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
 NO_KEY = "OPENROUTER_API_KEY is not set"
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
 GUIDE_FIRST = OrganizationSettings(default_agent="guide")
 
 
@@ -110,14 +111,37 @@ async def test_an_agent_and_its_model_are_chosen_by_name() -> None:
 
 async def test_a_model_that_an_agent_does_not_need_is_none() -> None:
     choice = await usual().agents.resolve(agent="guide")
-    assert (choice.model, choice.model_row_id, choice.context_window, choice.prices) == (None, None, None, Prices())
+    assert (choice.model, choice.model_row_id, choice.context_window, choice.prices_at(NOW)) == (
+        None,
+        None,
+        None,
+        Prices(),
+    )
 
 
 async def test_prices_and_instructions_come_from_the_rows() -> None:
     priced = replace(model_row("m"), prices=Prices(input=Decimal(1)))
     scene = Scene((replace(agent_row("a", priced), instructions="Be brief."),), (declared("a", "m"),))
     choice = await scene.agents.resolve()
-    assert (choice.instructions, choice.prices) == ("Be brief.", Prices(input=Decimal(1)))
+    assert (choice.instructions, choice.prices_at(NOW)) == ("Be brief.", Prices(input=Decimal(1)))
+
+
+@pytest.mark.parametrize("day", ["2026-12-31T23:59:59", "2027-01-01T00:00:00"])
+async def test_what_the_lists_show_is_the_price_of_now_and_what_the_bill_takes(day: str) -> None:
+    model = replace(
+        model_row("small"), provider="vertex-ai", model_id="gemini-3.8-flash"
+    )  # its price doubles that night
+    scene = Scene((agent_row("a", model),), (declared("a", "small"),))
+    scene.clock.at = datetime.fromisoformat(f"{day}+00:00")
+    choice = await scene.agents.resolve(model="small")
+    prices = choice.prices_at(scene.clock.now())
+    (listed,) = (await scene.agents.models(ALICE)).items
+    (seen,) = (await scene.agents.get(ALICE, "a")).models
+    assert prices.input
+    assert (listed.prices, seen.prices) == (prices, prices)
+    assert listed.context_window == choice.context_window == 1_000_000
+    before = choice.prices_at(datetime(2026, 12, 31, tzinfo=UTC))
+    assert (before == prices) is (scene.clock.now().year == 2026)
 
 
 async def test_who_names_no_agent_gets_the_first_that_works_in_the_files_order() -> None:

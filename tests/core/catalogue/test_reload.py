@@ -9,10 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.backends.models import HealthStatus
@@ -24,19 +22,11 @@ from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.local.catalogue_watch import fingerprint
 from agentapi_mcp.testing.http import Steps
+from tests.support.clocks import QuickClock
 from tests.support.connect import LINKS, Link, connect
 from tests.support.peers.openai import OpenAIPeer
 
 WAIT = timedelta(seconds=25)
-
-
-class QuickClock(SystemClock):
-    """Time as it is, in which waiting is a hundred times shorter."""
-
-    @override
-    async def sleep(self, duration: timedelta) -> None:
-        """Wait less."""
-        await super().sleep(duration / 100)
 
 
 @dataclass

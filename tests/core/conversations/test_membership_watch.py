@@ -62,7 +62,7 @@ class Watched:
     def begin(self, principal: Principal) -> RunningTurn:
         """Add a turn that runs."""
         job: Any = _Job(principal, TurnId(new_id()))
-        run = RunningTurn(job, AnswerBuilder(self.clock, Prices(), may_go_on_billing=False))
+        run = RunningTurn(job, AnswerBuilder(self.clock, lambda _: Prices(), may_go_on_billing=False))
         self.runs[TurnId(new_id())] = run
         self.busy.set()
         return run

@@ -57,6 +57,28 @@ async def test_an_answer_carries_its_whole_bill(edge_home: Path) -> None:
     assert [attempt.outcome for attempt in turn.bill.route] == ["completed"]
 
 
+@pytest.mark.parametrize(
+    ("words", "bill"),
+    [
+        ("e401", (0, "refused")),
+        ("e402", (0, "refused")),
+        ("e404", (0, "refused")),
+        ("e429", (0, "refused")),
+        ("e500", (None, None)),
+        ("cut", (None, None)),
+    ],
+)
+async def test_a_refusal_costs_nothing_and_a_cut_answer_what_nobody_knows(
+    words: str, bill: tuple[Decimal | None, str | None], edge_home: Path
+) -> None:
+    async with OpenAIPeer() as peer, program(edge_home, peer) as server:
+        turn = await server.turns.chat(server.principal, asks(f"[[{words}]]"), wait=LONG)
+        kept = await server.turns.get(server.principal, str(turn.id))
+    assert turn.status is TurnStatus.FAILED
+    assert (turn.bill.usage.cost_usd, turn.bill.cost_source) == bill
+    assert (kept.bill.usage.cost_usd, kept.bill.cost_source) == bill
+
+
 @pytest.mark.parametrize(("asked", "sent"), [(None, 4096), (7, 7), (100_000, 4096)])
 async def test_the_longest_answer_of_a_declared_model_bounds_every_request(
     asked: int | None, sent: int, edge_home: Path

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -317,4 +317,5 @@ async def test_what_a_model_writes_is_joined_and_stopped_as_that_models_own_turn
         assert {each.capabilities & {Capability.STOPS_BILLING} for each in (written, lender)} == {
             lender.capabilities & {Capability.STOPS_BILLING}
         }
-        assert written.prices == lender.prices
+        now = datetime.now(UTC)
+        assert written.prices_at(now) == lender.prices_at(now)

@@ -28,8 +28,11 @@ async def test_models_tell_prices_and_context_windows_or_that_they_are_unknown(l
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         models = cast("Rows", fields_of(await call(client, "list_models", agent="droid"))["models"])
         by_name = {model["name"]: model for model in models}
-        assert by_name["claude-3-opus"]["input_price"] is None
-        assert any(model["input_price"] and model["price_source"] for model in models)
+        gpt = by_name["gpt-5.5"]
+        assert (gpt["input_price"], gpt["output_price"], gpt["price_source"]) == (5, 30, "genai-prices")
+        assert by_name["claude-3-opus"]["context_window"] is None
+        (other,) = cast("Rows", fields_of(await call(client, "list_models", query="gemini-2.0-pro"))["models"])
+        assert (other["input_price"], other["context_window"]) == (None, None)
         assert [model["name"] for model in models if model["is_default"]] == ["gemini-3.5-flash"]
 
 

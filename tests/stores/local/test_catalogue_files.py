@@ -11,7 +11,7 @@ import pytest
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId
-from agentapi_mcp.base.money import Prices
+from agentapi_mcp.base.money import Prices, Tier
 from agentapi_mcp.core.access.models import Newcomers, Service, SubjectIs
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile, ModelDeclaration
 from agentapi_mcp.core.identity.principals import Role
@@ -21,6 +21,8 @@ SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywher
 
 AGENT = '[agents.a]\nbackend = "openai"\n'
 MODEL = AGENT + '[[agents.a.models]]\nname = "m"\nmodel_id = "m"\nprovider = "p"\n'
+PRICES = MODEL + "[agents.a.models.prices]\ninput = 1\n"
+TIER = "[[agents.a.models.prices.tiers]]\n"
 ACCOUNT = '[[accounts]]\nname = "google"\nkind = "google"\nclient_id = "c"\n'
 SERVICE = '[[issuers]]\nissuer = "https://a.example"\n[[issuers.services]]\nclient_id = "nightly"\n'
 ORG = 'organization = "b51b7f0e-2f0d-4d0c-9a3f-7c2f3a2f9b10"\n'
@@ -60,6 +62,17 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         context_window = 8_192
         max_output_tokens = 1_024
         prices = { input = 0.1, output = 3, cached_input = 0.025, source = "vendor.example", on = 2026-07-02 }
+        [[agents.house.models]]
+        name = "large"
+        model_id = "vendor/large-1"
+        provider = "vendor"
+        [agents.house.models.prices]
+        input = 1
+        output = 2
+        cache_write = 1.25
+        cache_write_1h = 2
+        reasoning = 3
+        tiers = [{ above = 200_000, input = 4, output = 5, cached_input = 0.5 }]
         """,
     )
     assert file.agents == (
@@ -88,6 +101,19 @@ def test_every_key_is_read(tmp_path: Path) -> None:
                         cached_input=Decimal("0.025"),
                         source="vendor.example",
                         on=date(2026, 7, 2),
+                    ),
+                ),
+                ModelDeclaration(
+                    name="large",
+                    model_id="vendor/large-1",
+                    provider="vendor",
+                    prices=Prices(
+                        input=Decimal(1),
+                        output=Decimal(2),
+                        cache_write=Decimal("1.25"),
+                        cache_write_1h=Decimal(2),
+                        reasoning=Decimal(3),
+                        tiers=(Tier(above=200_000, input=Decimal(4), output=Decimal(5), cached_input=Decimal("0.5")),),
                     ),
                 ),
             ),
@@ -145,6 +171,13 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (AGENT + "abandon_after_seconds = -1\n", 3, "'abandon_after_seconds' must be at least 0"),
         (AGENT + "abandon_after_seconds = 90000\n", 3, "'abandon_after_seconds' must be at most 86400"),
         (MODEL + "[agents.a.models.prices]\ninput = -1\n", 8, "'input' must be at least 0"),
+        (MODEL + "prices = { cache_write = -1 }\n", 7, "'cache_write' must be at least 0"),
+        (MODEL + "prices = { cache_write_1h = inf }\n", 7, "'cache_write_1h' must be a finite number"),
+        (MODEL + "prices = { input = 1_000_001 }\n", 7, "'input' must be at most 1000000"),
+        (PRICES + TIER + "above = 9\ninput = 2\n", 9, "'output' is missing"),
+        (PRICES + TIER + "above = 0\ninput = 2\noutput = 3\n", 10, "'above' must be at least 1"),
+        (PRICES + TIER + "above = 9\ninput = 2\nout = 3\n", 12, "unknown key 'out'; there are: above, input, output"),
+        (PRICES + (TIER + "above = 9\ninput = 2\noutput = 3\n") * 2, 9, "'tiers' must have ascending bounds ('above')"),
         (
             AGENT + '[agents.b]\nbackend = "nonesuch"\n',
             4,

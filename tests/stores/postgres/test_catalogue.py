@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from agentapi_mcp.base.money import Prices
+from agentapi_mcp.base.money import Prices, Tier
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile, ModelDeclaration
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database
@@ -29,7 +29,19 @@ PRICED = ModelDeclaration(
     description="The small one.",
     context_window=8192,
     max_output_tokens=1024,
-    prices=Prices(input=Decimal("0.1"), output=Decimal(3), source="vendor.example", on=date(2026, 7, 2)),
+    prices=Prices(
+        input=Decimal("0.1"),
+        output=Decimal(3),
+        cache_write=Decimal("0.125"),
+        cache_write_1h=Decimal("0.2"),
+        reasoning=Decimal(4),
+        tiers=(
+            Tier(above=100, input=Decimal("0.2"), output=Decimal(6)),
+            Tier(above=200, input=Decimal("0.4"), output=Decimal(9), cached_input=Decimal("0.01")),
+        ),
+        source="vendor.example",
+        on=date(2026, 7, 2),
+    ),
 )
 
 
@@ -175,11 +187,17 @@ async def test_prices_of_others_are_read_as_numbers_or_text(database: Database) 
         await connection.execute("INSERT INTO public.agents (name, type) VALUES ('odd', 'custom')")
         await connection.execute(
             "INSERT INTO public.models (agent_id, name, model_id, provider, config) "
-            'SELECT id, \'m\', \'m\', \'p\', \'{"prices": {"input": 2.5, "output": "10", "cached_input": 0}}\' '
+            'SELECT id, \'m\', \'m\', \'p\', \'{"prices": {"input": 2.5, "output": "10", "cached_input": 0, '
+            '"cache_write": 1e7, "reasoning": -1, "tiers": [{"above": 9, "input": 3}, 7, {"above": "few"}]}}\' '
             "FROM public.agents"
         )
     (row,) = (await PostgresCatalogue(database).load()).agents
-    assert row.models[0].prices == Prices(input=Decimal("2.5"), output=Decimal(10), cached_input=Decimal(0))
+    assert row.models[0].prices == Prices(
+        input=Decimal("2.5"),
+        output=Decimal(10),
+        cached_input=Decimal(0),
+        tiers=(Tier(above=9, input=Decimal(3)),),
+    )
 
 
 async def test_no_option_reaches_a_row_and_no_secret_of_a_row_is_loaded(database: Database) -> None:

@@ -124,6 +124,7 @@ class CcrouterCase:
     answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
+    bills_refusals: str | None = None
     secrets = (KEY, UPSTREAM_KEY)
 
     def in_pieces(self, variant: str) -> bool:

@@ -128,6 +128,7 @@ class DroidCase:
         ),
     }
     unreachable: str | None = "a program is started, not reached"
+    bills_refusals: str | None = "the CLI asks its model as often as it likes before it gives a turn up"
     secrets = (KEY,)
 
     def in_pieces(self, variant: str) -> bool:

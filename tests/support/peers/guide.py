@@ -47,6 +47,7 @@ class GuideCase:
     answer = "It depends on the documentation."
     secrets: tuple[str, ...] = ()
     unreachable: str | None = _NOT_OUTSIDE
+    bills_refusals: str | None = None
     # A server that is slow to show its state is tested in tests/backends/test_guide.py.
     not_applicable: Mapping[Behaviour, str] = {
         **{behaviour: _NOT_OUTSIDE for behaviour in Behaviour if behaviour is not Behaviour.ANSWERS},

@@ -488,6 +488,7 @@ class OpenAICase:
     answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
+    bills_refusals: str | None = None
     secrets = (KEY,)
 
     def in_pieces(self, variant: str) -> bool:

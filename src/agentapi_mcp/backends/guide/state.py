@@ -11,6 +11,7 @@ from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
+from agentapi_mcp.core.conversations.costs import NOT_ASKED, REFUSED
 from agentapi_mcp.core.conversations.models import EndReason, Session, Spending, Turn, TurnStatus
 
 _SHOWN_MODELS = 12
@@ -280,7 +281,8 @@ def _title(session: Session) -> str:
 def _describe_cost(turn: Turn) -> str:
     cost = turn.bill
     usage = cost.usage
-    source = f" (according to {cost.cost_source})" if cost.cost_source and usage.cost_usd is not None else ""
+    how = "" if cost.cost_source in {NOT_ASKED, REFUSED} else "according to "
+    source = f" ({how}{cost.cost_source})" if cost.cost_source else ""
     parts = [f"${plain(usage.cost_usd)}{source}" if usage.cost_usd is not None else "cost unknown"]
     counts = [
         number_of(count, f"{kind} token")

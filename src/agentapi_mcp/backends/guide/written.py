@@ -24,18 +24,6 @@ NO_MODEL = "none"
 # What an answer without a model takes: that is known, and nothing.
 NO_USE = Usage(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
 _ROOM = 2_400  # characters of a passage
-# Before a provider does any work; of all other failures, what they cost is not known.
-_FREE = frozenset(
-    {
-        BackendFault.AUTH,
-        BackendFault.PERMISSION,
-        BackendFault.PAYMENT,
-        BackendFault.RATE_LIMIT,
-        BackendFault.NOT_FOUND,
-        BackendFault.TIMEOUT_CONNECT,
-        BackendFault.BACKEND_MISSING,
-    }
-)
 _ABOUT_KEYS = frozenset({BackendFault.AUTH, BackendFault.PAYMENT})
 # Stream by sentence or line.
 _PIECE = re.compile(r".+?(?:(?<=[.!?:])[ ]+|\n+|$)", re.DOTALL)
@@ -167,10 +155,10 @@ class _Answer:
         )
 
     def _cost_after(self, error: BackendError) -> Usage:
-        """Return what is known of the bill of an answer that failed: a sum that was reported, or zero if refused."""
+        """Return what is known of the bill of an answer that failed: a sum that was reported, or zero if unbilled."""
         if self._usage.cost_usd is not None:
             return self._usage
-        return NO_USE if error.fault in _FREE and not self._text_came else Usage()
+        return NO_USE if error.unbilled and not self._text_came else Usage()
 
     def _sources(self, passages: tuple[Section, ...]) -> str:
         cited = self._citations.cited

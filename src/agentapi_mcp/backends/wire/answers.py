@@ -11,7 +11,7 @@ from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.reasoning import AnswerText
 from agentapi_mcp.backends.wire.redaction import LONGEST_LINE
 from agentapi_mcp.backends.wire.sse import StreamComment, StreamEvent
-from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.errors import REFUSALS, BackendError, BackendFault
 from agentapi_mcp.base.json_bounds import JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.base.text import quoted
@@ -170,6 +170,8 @@ class Answer(ABC):
             BackendError: it was not.
         """
         if not self.is_whole:
+            has_come = self._begun or self._text.is_begun or self._text.has_thought or self.is_billed
+            error.unbilled = error.fault in REFUSALS and not has_come
             raise error
         if error.fault is not BackendFault.BAD_REPLY:
             said = quoted(str(error), LONGEST_LINE)  # a warning stands beside the server's own words

@@ -116,7 +116,8 @@ def model_of(turn: BackendTurn) -> str:
         BackendError: NOT_FOUND, if it names none.
     """
     if not turn.model_id:
-        raise BackendError(BackendFault.NOT_FOUND, "No model is chosen, and the agent has no default model.")
+        said = "No model is chosen, and the agent has no default model."
+        raise BackendError(BackendFault.NOT_FOUND, said).as_unbilled()
     return turn.model_id
 
 

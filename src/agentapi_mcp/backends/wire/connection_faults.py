@@ -67,13 +67,16 @@ def fault_of(error: Exception, route: Route) -> BackendError:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return BackendError(BackendFault.TIMEOUT_CONNECT, _too_late(route))
     if isinstance(error, aiohttp.InvalidURL):
-        return BackendError(BackendFault.BAD_REQUEST, "The base URL is not a valid URL.")
+        return BackendError(BackendFault.BAD_REQUEST, "The base URL is not a valid URL.").as_unbilled()
     if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
         return BackendError(BackendFault.BAD_REPLY, _unread(error.message, name))
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _of_certificate(cause, name)
-    return BackendError(BackendFault.CONNECTION, f"{name} {_reason(error)}", next_step=_step(error, route))
+    was_connected = not isinstance(error, aiohttp.ClientConnectorError)
+    said = f"{name} {_reason(error)}"
+    fault = BackendError(BackendFault.CONNECTION, said, next_step=_step(error, route))
+    return fault if was_connected else fault.as_unbilled()
 
 
 def refused_by_proxy(status: int, route: Route) -> BackendError:
@@ -85,7 +88,9 @@ def refused_by_proxy(status: int, route: Route) -> BackendError:
         what = f"refused to connect to the provider (HTTP {status})."
     step = f"Check the URL in {route.proxy}, or name the provider's host in NO_PROXY. {_OPERATORS}"
     retryable = False if wants_password else None
-    return BackendError(BackendFault.CONNECTION, f"{route.proxy_name} {what}", retryable=retryable, next_step=step)
+    return BackendError(
+        BackendFault.CONNECTION, f"{route.proxy_name} {what}", retryable=retryable, next_step=step
+    ).as_unbilled()
 
 
 def unusable_proxy(scheme: str, source: str) -> BackendError:
@@ -93,15 +98,18 @@ def unusable_proxy(scheme: str, source: str) -> BackendError:
     kind = "a SOCKS proxy" if scheme.startswith("socks") else "no URL of a proxy"
     step = f"Set {source} to the http:// URL of a proxy, or name the provider's host in NO_PROXY. {_OPERATORS}"
     what = f"The agent was not asked: {source} names {kind}, and only those that speak HTTP can be used."
-    return BackendError(BackendFault.CONNECTION, what, retryable=False, next_step=step)
+    return BackendError(BackendFault.CONNECTION, what, retryable=False, next_step=step).as_unbilled()
 
 
 def unusable_authorities(source: str) -> BackendError:
     """Tell that a variable or an option names no certificates."""
     what = f"The agent was not asked: {source} names no file of certificates that can be read."
     return BackendError(
-        BackendFault.CONNECTION, what, retryable=False, next_step=f"Name a PEM file in {source}. {_OPERATORS}"
-    )
+        BackendFault.CONNECTION,
+        what,
+        retryable=False,
+        next_step=f"Name a PEM file in {source}. {_OPERATORS}",
+    ).as_unbilled()
 
 
 def _who(error: Exception, route: Route) -> str:
@@ -146,12 +154,13 @@ def _of_certificate(cause: ssl.SSLCertVerificationError, name: str) -> BackendEr
     known = _CERTIFICATES.get(getattr(cause, "verify_code", 0))
     if known is not None:
         what, step = known
-        return BackendError(BackendFault.CONNECTION, f"{name} {what}", retryable=False, next_step=step)
+        return BackendError(BackendFault.CONNECTION, f"{name} {what}", retryable=False, next_step=step).as_unbilled()
     step = (
         "If it is that of your organisation, or of a proxy, name its PEM file as ca_file of the agent, or in "
         f"SSL_CERT_FILE for all; REQUESTS_CA_BUNDLE is not read here. {_OPERATORS}"
     )
-    return BackendError(BackendFault.CONNECTION, f"{name} {_UNTRUSTED}", retryable=False, next_step=step)
+    said = f"{name} {_UNTRUSTED}"
+    return BackendError(BackendFault.CONNECTION, said, retryable=False, next_step=step).as_unbilled()
 
 
 def _reason(error: Exception) -> str:

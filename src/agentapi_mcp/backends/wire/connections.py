@@ -102,7 +102,8 @@ class Connections:
         """
         address, headers = address_of(outgoing.url), outgoing.headers
         if not all(map(_is_field, headers, headers.values())):
-            raise BackendError(BackendFault.BAD_REQUEST, "The request is not valid HTTP; check its headers.")
+            said = "The request is not valid HTTP; check its headers."
+            raise BackendError(BackendFault.BAD_REQUEST, said).as_unbilled()
         way = self._way(address, outgoing.ca_file)
         try:
             response = await self._session.request(

@@ -10,7 +10,7 @@ from agentapi_mcp.backends.wire.fault_classes import fault_of
 from agentapi_mcp.backends.wire.reasons import ProviderError, read_error
 from agentapi_mcp.backends.wire.redaction import LONGEST_LINE, Redactor
 from agentapi_mcp.backends.wire.waits import wait_of
-from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault
+from agentapi_mcp.base.errors import FAULT_ADVICE, REFUSALS, BackendError, BackendFault
 from agentapi_mcp.base.text import one_line
 
 _FIRST_ERROR = 400
@@ -47,7 +47,9 @@ class FaultReader:
     def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
         """Map a reply with an error status to a fault; `body` is its JSON, or else its text."""
         error = read_error(body)
-        return self._to_backend_error(error, error.status if status < _FIRST_ERROR else status, headers)
+        found = self._to_backend_error(error, error.status if status < _FIRST_ERROR else status, headers)
+        found.unbilled = found.fault in REFUSALS
+        return found
 
     def of_error(self, body: object) -> BackendError:
         """Map an error inside a successful reply to a fault."""

@@ -39,6 +39,7 @@ def _model(fields: Mapping[str, object]) -> OfferedModel:
         input_price=_price(prices.get("prompt")),
         output_price=_price(prices.get("completion")),
         cached_price=_price(prices.get("input_cache_read")),
+        cache_write_price=_price(prices.get("input_cache_write")),
     )
 
 

@@ -60,9 +60,10 @@ class Tokens:
     async def _renewed(self, old: Token | None) -> Token:
         try:
             return await self._source.fetch()
-        except BackendError:
+        except BackendError as error:
             # Otherwise the old token is valid still: use it, and try again with the next request.
             if old is None or self._left(old) <= timedelta(0):
+                error.unbilled = True  # the provider of the model was not asked
                 raise
             return old
 

@@ -6,7 +6,7 @@ Servers send zeros at the start of a stream, or because they do not count.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
 from agentapi_mcp.base.json_values import as_amount, as_object
@@ -17,24 +17,30 @@ _MOST = 10**12
 
 Path = tuple[str, ...]
 
+_HOUR: Path = ("cache_creation", "ephemeral_1h_input_tokens")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Form:
     """The names of one API's counts; the first of some paths that is there counts.
 
-    `beside` are input tokens that `input` does not include; `reasoning_is_beside` says that of `output`.
+    `beside` are input tokens that `input` does not include; `reasoning_is_beside` says that of `output`. `written` are
+    those that were written to a cache, `written_for_1h` those of them that are kept for an hour.
     """
 
     input: str
     output: str
     cached: tuple[Path, ...]
     reasoning: tuple[Path, ...]
+    written: tuple[Path, ...] = ()
+    written_for_1h: tuple[Path, ...] = ()
     beside: tuple[str, ...] = ()
     reasoning_is_beside: bool = False
 
 
 _FORMS = (
-    # Chat Completions; the last names of `cached` are those of DeepSeek, LiteLLM and Kimi.
+    # Chat Completions; the last names of `cached` are those of DeepSeek, LiteLLM and Kimi, those of `written` those of
+    # OpenRouter and LiteLLM.
     _Form(
         input="prompt_tokens",
         output="completion_tokens",
@@ -45,6 +51,8 @@ _FORMS = (
             ("cached_tokens",),
         ),
         reasoning=(("completion_tokens_details", "reasoning_tokens"), ("reasoning_tokens",)),
+        written=(("prompt_tokens_details", "cache_write_tokens"), ("cache_creation_input_tokens",)),
+        written_for_1h=(_HOUR,),
     ),
     # The Messages API, which counts beside the input what was read from the cache or written to it; and Responses,
     # which has the names, and no tokens beside.
@@ -53,6 +61,8 @@ _FORMS = (
         output="output_tokens",
         cached=(("input_tokens_details", "cached_tokens"), ("cache_read_input_tokens",)),
         reasoning=(("output_tokens_details", "reasoning_tokens"), ("output_tokens_details", "thinking_tokens")),
+        written=(("cache_creation_input_tokens",), ("input_tokens_details", "cache_write_tokens")),
+        written_for_1h=(_HOUR,),
         beside=("cache_read_input_tokens", "cache_creation_input_tokens"),
     ),
     # Gemini
@@ -70,6 +80,7 @@ _FORMS = (
         output="outputTokens",
         cached=(("cacheReadTokens",),),
         reasoning=(("thinkingTokens",),),
+        written=(("cacheCreationTokens",),),
         beside=("cacheReadTokens", "cacheCreationTokens"),
     ),
 )
@@ -137,19 +148,21 @@ def read_usage(counts: Mapping[str, object], *, has_cost: bool = False, is_empty
         output += _hidden_output(counts, form, given + output, reasoning)
     beside = [count_of(counts[name]) for name in form.beside if counts.get(name) is not None]
     total = None if given is None or None in beside else given + sum(filter(None, beside))
-    usage = Usage(
-        input_tokens=total or None,
-        output_tokens=output if output or is_empty else None,
-        cached_tokens=_first(counts, form.cached),
-        reasoning_tokens=reasoning,
+    into, out = total or None, output if output or is_empty else None
+    return Usage(
+        input_tokens=into,
+        output_tokens=out,
+        cached_tokens=_counted(_first(counts, form.cached), into),
+        reasoning_tokens=_counted(reasoning, out),
         cost_usd=_cost(counts, is_placeholder=total == 0) if has_cost else None,
+        cache_write_tokens=_counted(_first(counts, form.written), into),
+        cache_write_1h_tokens=_counted(_first(counts, form.written_for_1h), into),
     )
-    # Zeros beside unknown counts come from a server that does not count.
-    return replace(
-        usage,
-        cached_tokens=usage.cached_tokens or (None if usage.input_tokens is None else usage.cached_tokens),
-        reasoning_tokens=reasoning or (None if usage.output_tokens is None else reasoning),
-    )
+
+
+def _counted(part: int | None, whole: int | None) -> int | None:
+    """Return the count of a part; a zero beside an unknown count comes from a server that does not count."""
+    return part or (None if whole is None else part)
 
 
 def _form_of(counts: Mapping[str, object]) -> _Form:

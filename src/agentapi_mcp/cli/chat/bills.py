@@ -10,6 +10,7 @@ from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import visible
+from agentapi_mcp.presentation.values import dollars
 
 # How a bill is shortened to fit into a row, from what matters least.
 _SHORTER = (
@@ -80,8 +81,3 @@ def _row(parts: list[str]) -> str:
 def fitted(line: str, width: int) -> str:
     """Return a line that fits into a row, cut where it is too long."""
     return line if cell_len(line) <= width else set_cell_size(line, width - 1).rstrip() + "…"
-
-
-def dollars(amount: float) -> str:
-    """Write an amount of US dollars with as many digits as it needs."""
-    return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.6f}".rstrip("0")

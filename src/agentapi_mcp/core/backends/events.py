@@ -4,16 +4,24 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from agentapi_mcp.base.json_records import unlisted
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and cost as the backend reported them; None is unknown, never zero. Input includes the cached tokens."""
+    """Tokens and cost as the backend reported them; None is unknown, never zero.
+
+    Input includes the tokens that were read from a cache (`cached_tokens`) or written to one (`cache_write_tokens`, of
+    which those of `cache_write_1h_tokens` are kept for an hour), output those of reasoning.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: Decimal | None = None
+    cache_write_tokens: int | None = field(default=None, metadata=unlisted())
+    cache_write_1h_tokens: int | None = field(default=None, metadata=unlisted())
 
 
 class ToolState(StrEnum):

@@ -62,6 +62,7 @@ class OfferedModel:
     input_price: Decimal | None = None
     output_price: Decimal | None = None
     cached_price: Decimal | None = None
+    cache_write_price: Decimal | None = None
 
 
 # In place of the name of a model, for an agent that borrows one: none is to be asked. (A client's "none" is no value.)

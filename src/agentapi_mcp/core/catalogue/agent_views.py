@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelRow, ModelView
+from agentapi_mcp.core.catalogue.price_list import context_window_of, prices_of
 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Current measurements of agents: health by row id, traffic by name."""
+    """Measurements of agents at a moment: health by row id, traffic by name."""
 
     health: Mapping[AgentId, AgentHealth]
     traffic: Mapping[str, AgentTraffic]
+    at: datetime
 
 
 def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
@@ -30,20 +33,21 @@ def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
         description=entry.row.description,
         enabled=entry.row.enabled,
         default_model=default.name if default else entry.default_model_name if entry.borrows_models else None,
-        models=model_views(entry),
+        models=model_views(entry, measured.at),
         missing=entry.missing,
         health=health,
         traffic=measured.traffic.get(entry.name, AgentTraffic()),
     )
 
 
-def model_views(entry: CatalogueEntry) -> tuple[ModelView, ...]:
-    """Build the views of an agent's models, by name."""
+def model_views(entry: CatalogueEntry, at: datetime) -> tuple[ModelView, ...]:
+    """Build the views of an agent's models, by name, with what they cost at a moment."""
     default = entry.default_model()
-    return tuple(_model_view(entry, model, default) for model in sorted(entry.row.models, key=lambda model: model.name))
+    models = sorted(entry.row.models, key=lambda model: model.name)
+    return tuple(_model_view(entry, model, default, at) for model in models)
 
 
-def _model_view(entry: CatalogueEntry, model: ModelRow, default: ModelRow | None) -> ModelView:
+def _model_view(entry: CatalogueEntry, model: ModelRow, default: ModelRow | None, at: datetime) -> ModelView:
     return ModelView(
         agent=entry.name,
         name=model.name,
@@ -52,7 +56,7 @@ def _model_view(entry: CatalogueEntry, model: ModelRow, default: ModelRow | None
         description=model.description or model.display_name,
         enabled=model.enabled,
         is_default=default is not None and model.id == default.id,
-        context_window=model.context_window,
+        context_window=context_window_of(model),
         max_output_tokens=model.max_output_tokens,
-        prices=model.prices,
+        prices=prices_of(model, at),
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from difflib import get_close_matches
 
 from agentapi_mcp.base.errors import (
@@ -42,6 +43,7 @@ from agentapi_mcp.core.catalogue.models import (
     Preferences,
 )
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy, allowed, allowed_rows
+from agentapi_mcp.core.catalogue.price_list import context_window_of, prices_of
 from agentapi_mcp.core.identity.cursors import decode_cursor, encode_cursor
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.keys.mending import Payer
@@ -125,17 +127,16 @@ class Choice:
     @property
     def context_window(self) -> int | None:
         """The context window of the model in tokens, None when unknown."""
-        return self.model.context_window if self.model else None
+        return context_window_of(self.model) if self.model else None
 
     @property
     def max_output_tokens(self) -> int | None:
         """The longest answer of the model in tokens, None when unknown."""
         return self.model.max_output_tokens if self.model else None
 
-    @property
-    def prices(self) -> Prices:
-        """The prices of the model, as far as they are known."""
-        return self.model.prices if self.model else Prices()
+    def prices_at(self, at: datetime) -> Prices:
+        """Return what the model costs at a moment, as far as that is known."""
+        return prices_of(self.model, at) if self.model else Prices()
 
 
 class Agents:
@@ -228,13 +229,13 @@ class Agents:
     ) -> Page[ModelView]:
         """Page through the models of all agents, or of one, by agent and name."""
         require(principal, Action.READ_CATALOGUE)
-        wanted = _needle(query)
+        wanted, now = _needle(query), self._catalogue.now()
         entries = _enabled_agents(await self._policy.entries(principal), preferences)
         chosen = entries
         if agent is not None:
             chosen = [find_agent(entries, agent, await self._policy.undeclared(principal))]
             agent = chosen[0].name
-        models = [model for entry in chosen for model in model_views(entry) if _matches_model(model, wanted)]
+        models = [model for entry in chosen for model in model_views(entry, now) if _matches_model(model, wanted)]
         scope = json.dumps(["models", agent, wanted])
         after = decode_cursor(cursor, scope, principal) if cursor is not None else None
         rest = [model for model in models if after is None or (model.agent, model.name) > after]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError, NotFoundError
@@ -145,6 +145,10 @@ class Catalogue:
         self._loaded_at = 0.0
         self._built: dict[tuple[str, str], RefCountedBackend | str] = {}
         self._retired: list[tuple[float, RefCountedBackend]] = []
+
+    def now(self) -> datetime:
+        """Return the time of which the catalogue is."""
+        return self._clock.now()
 
     async def publish(self) -> bool:
         """Store the declarations of the operator's file if they changed, and reload."""

@@ -179,7 +179,7 @@ class Health:
             async with self._measuring:  # a concurrent caller finds these results on its second look
                 await self._check_all(self._due(entries, await self._store.all_(), fresh=fresh))
                 health = await self._store.all_()
-        return Measurements(health, await self._store.traffic())
+        return Measurements(health, await self._store.traffic(), self._clock.now())
 
     def _due(
         self, entries: Sequence[CatalogueEntry], health: Mapping[AgentId, AgentHealth], *, fresh: bool = False

@@ -1,7 +1,9 @@
 """Accumulate the events of a running turn into its reply, cost and outcome."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 from agentapi_mcp.base.clock import Clock
@@ -20,7 +22,7 @@ from agentapi_mcp.core.backends.events import (
     Usage,
     UsageReported,
 )
-from agentapi_mcp.core.conversations.costs import cost_of, plausible
+from agentapi_mcp.core.conversations.costs import NOT_ASKED, REFUSED, cost_of, plausible
 from agentapi_mcp.core.conversations.models import Ending, EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.keys.mending import Payer
 
@@ -44,11 +46,12 @@ _INTERNAL = TurnFault(
 class AnswerBuilder:
     """The state of an answer: text, usage, outcome, and the timestamps for latency and time to first token.
 
-    `model_description` is what the catalogue says of the asked model.
+    `prices_at` tells what the model costs at a moment, `model_description` what the catalogue says of it. `asked` is
+    whether the agent was asked, and `is_refusal` whether it refused before any work.
     """
 
     clock: Clock
-    prices: Prices
+    prices_at: Callable[[datetime], Prices]
     may_go_on_billing: bool
     payer: Payer = field(default_factory=Payer)
     model_description: str | None = None
@@ -65,6 +68,8 @@ class AnswerBuilder:
     end_reason: EndReason | None = None
     fault: TurnFault | None = None
     history_dropped: int = 0
+    asked: bool = False
+    is_refusal: bool = False
 
     def begin(self) -> None:
         """Start the latency measurement."""
@@ -117,6 +122,8 @@ class AnswerBuilder:
             self.status, self.end_reason = _STATUS_OF_STOP[reason], reason
         elif isinstance(error, BackendError):
             self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
+            nothing_came = not self.parts and self.activity is None and self.usage == Usage()
+            self.is_refusal = error.unbilled and nothing_came
             self.fault = TurnFault(
                 error.fault,
                 storable(str(error)),
@@ -143,9 +150,7 @@ class AnswerBuilder:
 
     def bill(self, turn: Turn) -> TurnCost:
         """Return the cost so far; the price list is applied to completed turns only."""
-        whole = self.status is TurnStatus.COMPLETED
-        # The usage of an interrupted turn is partial, so a computed cost would be too low; only a reported one counts.
-        cost, source = cost_of(self.usage, self.prices if whole else Prices())
+        cost, source = self._cost(turn)
         latency = self.latency
         outcome = self.fault.fault or "internal" if self.fault else str(self.status)
         model_used = self.finished.model if self.finished else None
@@ -170,6 +175,16 @@ class AnswerBuilder:
             ),
             billing_may_go_on=self.may_go_on_billing and self.status in {TurnStatus.CANCELLED, TurnStatus.INTERRUPTED},
         )
+
+    def _cost(self, turn: Turn) -> tuple[Decimal | None, str | None]:
+        if self.status is not TurnStatus.RUNNING and not self.asked:
+            return Decimal(0), NOT_ASKED
+        if self.is_refusal:
+            return Decimal(0), REFUSED
+        # The usage of an interrupted turn is partial, so a computed cost would be too low; only a reported one counts.
+        is_computed = self.status is TurnStatus.COMPLETED and self.usage.cost_usd is None
+        # At the time of the turn by the store's clock, which is the same whoever looks, and whatever the clock does.
+        return cost_of(self.usage, self.prices_at(turn.created_at) if is_computed else Prices())
 
     def snapshot(self, turn: Turn) -> Turn:
         """Return the turn in its current state; an ended one is marked as not yet saved."""
@@ -198,7 +213,6 @@ class AnswerBuilder:
         *,
         message_id: MessageId | None,
         caller_gone: bool,
-        asked: bool,
         events: tuple[AuditEvent, ...],
     ) -> Ending:
         """Return the data to write together with the ended turn."""
@@ -206,7 +220,7 @@ class AnswerBuilder:
             lease_owner=owner,
             message_id=message_id,
             caller_gone=caller_gone,
-            asked=asked,
+            asked=self.asked,
             state=self.finished.state if self.finished else {},
             events=events,
         )

@@ -181,6 +181,8 @@ class RouteStep:
 class TurnCost:
     """Cost of a turn; None means unknown, never zero. `cost_source` is `provider`, or the price list with its date.
 
+    What cost nothing since nobody was asked, or the agent refused before any work, has `not asked` or `refused`.
+
     Its fields and those of its parts, each with a default, are stored and published by that alone, in this order.
     """
 

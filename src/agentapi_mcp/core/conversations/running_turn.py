@@ -43,7 +43,6 @@ class RunningTurn:
     answered_running: bool = False
     caller_gone: bool = False
     lost: bool = False
-    asked: bool = False
     end_reason: EndReason | None = None
     answered_at: float = 0.0
     saved_characters: int = 0

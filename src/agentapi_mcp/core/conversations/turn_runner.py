@@ -363,7 +363,7 @@ class TurnRunner:
         may_go_on = Capability.STOPS_BILLING not in job.choice.capabilities
         choice = job.choice
         about = choice.model.description if choice.model else None
-        answer = AnswerBuilder(self._clock, choice.prices, may_go_on, choice.payer, about)
+        answer = AnswerBuilder(self._clock, choice.prices_at, may_go_on, choice.payer, about)
         answer.begin()
         run = RunningTurn(job, answer)
         self._runs[run.id] = run
@@ -411,7 +411,7 @@ class TurnRunner:
         if not await self._may_ask(run):
             return
         run.advance(TurnState.RUNNING)
-        run.asked = True
+        run.answer.asked = True
         at_once = 0
         async with aclosing(run.job.choice.backend.run(turn)) as events:
             async for event in events:
@@ -454,7 +454,7 @@ class TurnRunner:
             if run.stored is not None and not run.lost:
                 await self._work.settled(run.job, run.stored, prompt)
             if (
-                run.asked
+                answer.asked
                 and answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
                 and answer.end_reason is not EndReason.INTERNAL
             ):

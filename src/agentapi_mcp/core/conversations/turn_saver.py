@@ -84,7 +84,6 @@ class TurnSaver:
             self._owner,
             message_id=run.reply_id if ended.reply else None,
             caller_gone=run.caller_gone,
-            asked=run.asked,
             events=(*run.events, *self._work.end_events(run.job, ended)),
         )
         run.waits_for_place = True

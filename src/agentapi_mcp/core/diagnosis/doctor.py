@@ -353,7 +353,7 @@ def _settings(known: frozenset[str], environ: Mapping[str, str]) -> Check:
 
 def _bill(turn: Turn) -> str:
     usage = turn.bill.usage
-    cost = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd}"
+    cost = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd:f}"
     model = f" from {turn.bill.model_used}" if turn.bill.model_used else ""
     known = usage.input_tokens is not None and usage.output_tokens is not None
     tokens = (

@@ -3,13 +3,14 @@
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentapi_mcp.base.ids import OrgId
-from agentapi_mcp.base.money import Prices
+from agentapi_mcp.base.money import MOST_USD, Prices, Tier
 from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer, Newcomers, Service, SubjectIs
 from agentapi_mcp.core.accounts.models import AccountKind, AccountProvider
@@ -51,7 +52,7 @@ ShortName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_
 BackendName = Annotated[str, Field(min_length=1, max_length=50)]
 Text = Annotated[str, Field(max_length=100_000), AfterValidator(_storable)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Price = Annotated[Decimal, Field(ge=0, le=1_000_000), BeforeValidator(_whole_too)]
+Price = Annotated[Decimal, Field(ge=0, le=MOST_USD), BeforeValidator(_whole_too)]
 
 
 class Shape(BaseModel):
@@ -60,14 +61,42 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
+def _ascending(tiers: "list[TierShape]") -> "list[TierShape]":
+    if any(one.above >= other.above for one, other in pairwise(tiers)):
+        raise ValueError("must have ascending bounds ('above')")
+    return tiers
+
+
+class TierShape(Shape):
+    """One of `tiers`: US dollars per million tokens of a request with more input tokens than `above`."""
+
+    above: Count
+    input: Price
+    output: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    cache_write_1h: Price | None = None
+    reasoning: Price | None = None
+
+
 class PricesShape(Shape):
     """`prices`: US dollars per million tokens."""
 
     input: Price | None = None
     output: Price | None = None
     cached_input: Price | None = None
+    cache_write: Price | None = None
+    cache_write_1h: Price | None = None
+    reasoning: Price | None = None
+    tiers: Annotated[list[TierShape], AfterValidator(_ascending)] = Field(default_factory=list)
     source: Name | None = None
     on: date | None = None
+
+    def prices(self) -> Prices:
+        """Convert them to the core model."""
+        given: dict[str, Any] = dict(self)
+        given["tiers"] = tuple(Tier(**dict(tier)) for tier in self.tiers)
+        return Prices(**given)
 
 
 class ModelShape(Shape):
@@ -94,7 +123,7 @@ class ModelShape(Shape):
             enabled=self.enabled,
             context_window=self.context_window,
             max_output_tokens=self.max_output_tokens,
-            prices=Prices(**dict(self.prices)),
+            prices=self.prices.prices(),
         )
 
 
@@ -250,7 +279,14 @@ class FileShape(Shape):
 
 def keys_at(location: tuple[str | int, ...]) -> tuple[str, ...]:
     """List the valid keys of the table around `location`."""
-    shapes: dict[int, type[Shape]] = {1: FileShape, 3: AgentShape, 4: OtherwiseShape, 5: ModelShape, 6: PricesShape}
+    shapes: dict[int, type[Shape]] = {
+        1: FileShape,
+        3: AgentShape,
+        4: OtherwiseShape,
+        5: ModelShape,
+        6: PricesShape,
+        8: TierShape,
+    }
     if location[0] == "issuers":
         shapes |= {3: IssuerShape, 5: ServiceShape}
     if location[0] == "accounts":

@@ -9,8 +9,8 @@ from typing import LiteralString
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import AgentId, ModelRowId
-from agentapi_mcp.base.json_values import as_amount, as_count, as_object, as_text
-from agentapi_mcp.base.money import Prices
+from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_object, as_text
+from agentapi_mcp.base.money import MOST_USD, RATES, Prices, Rates, Tier
 from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
     AgentRow,
@@ -181,18 +181,24 @@ def _agent_config(agent: AgentDeclaration) -> str:
 
 def _model_config(model: ModelDeclaration) -> str:
     prices = model.prices
-    figures = {"input": prices.input, "output": prices.output, "cached_input": prices.cached_input}
+    tiers = [{"above": tier.above, **_figures(tier)} for tier in prices.tiers]
     value = {
         "context_window": model.context_window,
         "max_output_tokens": model.max_output_tokens,
         "prices": {
-            **{name: str(figure) for name, figure in figures.items() if figure is not None},
+            **_figures(prices),
+            **({"tiers": tiers} if tiers else {}),
             **({"source": prices.source} if prices.source else {}),
             **({"on": prices.on.isoformat()} if prices.on else {}),
         },
         "declared": True,
     }
     return _json(value)
+
+
+def _figures(rates: Rates) -> dict[str, object]:
+    figures = {name: getattr(rates, name) for name in RATES}
+    return {name: str(figure) for name, figure in figures.items() if figure is not None}
 
 
 def _json(value: Mapping[str, object]) -> str:
@@ -235,13 +241,18 @@ def _model_row(row: Row) -> ModelRow:
 
 def _prices(value: object) -> Prices:
     value = as_object(value)
+    tiers = {as_count(tier.get("above")): tier for tier in map(as_object, as_list(value.get("tiers")))}
     return Prices(
-        input=as_amount(value.get("input")),
-        output=as_amount(value.get("output")),
-        cached_input=as_amount(value.get("cached_input")),
+        **_rates(value),
+        tiers=tuple(Tier(above=above, **_rates(tiers[above])) for above in sorted(filter(None, tiers))),
         source=as_text(value.get("source")),
         on=_day(value.get("on")),
     )
+
+
+def _rates(value: Mapping[str, object]) -> dict[str, Decimal | None]:
+    amounts = {name: as_amount(value.get(name)) for name in RATES}
+    return {name: amount if amount is not None and amount <= MOST_USD else None for name, amount in amounts.items()}
 
 
 def _object(text: str | None) -> dict[str, object]:
