@@ -36,12 +36,12 @@ def scene(default_model: str | None = None) -> Scene:
     return Scene(
         rows=(
             agent_row("guide"),
-            agent_row("stops", model_row("s"), model_row("off", enabled=False)),
+            agent_row("stops", model_row("s"), model_row("idle", enabled=False)),
             agent_row("bills_on", model_row("b")),
             agent_row("keeps", model_row("k")),
         ),
         declarations=(
-            declared("stops", "s", "off"),
+            declared("stops", "s", "idle"),
             declared("bills_on", "b"),
             declared("keeps", "k"),
             replace(declared("guide", backend="guide"), default_model=default_model),
@@ -145,11 +145,11 @@ async def test_what_it_bills_is_stopped_as_the_lender_can_and_never_asked_again_
 async def test_a_model_that_cannot_be_lent_is_refused_where_it_is_named_and_told_of_where_it_is_a_default() -> None:
     with pytest.raises(NotFoundError, match="No agent has a model 'nothing'; there are: b, k, s"):
         await scene().agents.resolve(agent="guide", model="nothing")
-    with pytest.raises(InvalidRequestError, match="off of the agent stops is disabled"):
-        await scene().agents.resolve(agent="guide", model="off")
+    with pytest.raises(InvalidRequestError, match="idle of the agent stops is disabled"):
+        await scene().agents.resolve(agent="guide", model="idle")
     with pytest.raises(InvalidRequestError, match="keeps has conversations and tools of its own"):
         await scene().agents.resolve(agent="guide", model="k")
-    for name in ("nothing", "off", "k"):
+    for name in ("nothing", "idle", "k"):
         choice = await scene(name).agents.resolve(agent="guide")
         assert choice.writer is not None
         assert (choice.model, choice.writer.run) == (None, None)

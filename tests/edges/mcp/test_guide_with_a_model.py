@@ -25,6 +25,8 @@ from tests.support.connect import Edge, call, connect, fields_of, open_edge, tex
 from tests.support.peers.openai import OpenAIPeer
 
 ASK = "How do I cancel a turn?"
+# In so many words that those which a test adds do not make it another question.
+LONG_ASK = "How do I cancel a turn, stop an answer, abort what runs and what becomes of it then?"
 PLAIN = "**Cancelling a turn** (docs/turns.md#cancelling-a-turn)"
 
 
@@ -117,7 +119,7 @@ async def test_a_model_that_fails_is_told_of_and_the_pages_answer(
     word: str, why: str, cost: float | None, edge_home: Path
 ) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "http-2026") as client:
-        result = await call(client, "chat", agent="guide", model="gpt-4o", message=f"{ASK} {edge.tag} [[{word}]]")
+        result = await call(client, "chat", agent="guide", model="gpt-4o", message=f"{LONG_ASK} {edge.tag} [[{word}]]")
         turn = fields_of(result)
         reply = str(turn["reply"])
         assert (turn["status"], turn["cost_usd"]) == ("completed", cost)
