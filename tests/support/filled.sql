@@ -21,9 +21,10 @@ INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, ag
         lease_owner, lease_until, ended_at, cost_usd, created_at) VALUES
     (:user, :user, :user, :org, :user, 'ghost', 'openai', '\x00ff', 'completed', NULL, NULL, now(),
      0.000000000000000000012345678901234567890, '0044-03-15 BC'),
-    (:other, :user, :user, :org, :user, 'ghost', 'openai', '\x', 'running', gen_random_uuid(), now() + interval '1 minute', NULL, NULL,
+    (:other, :user, :user, :org, :user, 'ran on', 'openai', '\x', 'running', gen_random_uuid(), now() + interval '1 minute', NULL, NULL,
      now());
 ALTER TABLE agentapi.turns ENABLE TRIGGER check_shares;
+SELECT agentapi.enter(agentapi.entry_of(t)) FROM agentapi.turns t WHERE t.status = 'completed';
 INSERT INTO agentapi.idempotency_keys VALUES (:user, :org, 'key', '\x01', :user, 'infinity');
 INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_session, expires_at)
     VALUES ('0123456789012345678901', :user, :user, :org, true, false, true, 'infinity');

@@ -45,7 +45,7 @@ from agentapi_mcp.core.catalogue.policy import CataloguePolicy, allowed, allowed
 from agentapi_mcp.core.identity.cursors import decode_cursor, encode_cursor
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.keys.mending import Payer
-from agentapi_mcp.core.keys.models import KeySource, ProviderKey, plain_provider
+from agentapi_mcp.core.keys.models import KeySource, PaidBy, ProviderKey, plain_provider
 
 LARGEST_PAGE = 500
 
@@ -96,6 +96,14 @@ class Choice:
         if provider is None and self.key is not None and self.model is not None:
             provider = plain_provider(self.model.provider)
         return Payer(self.key_source, provider, self.declaration.key_variables)
+
+    @property
+    def paid_by(self) -> PaidBy:
+        """With what the turn is asked, for its bill: the provider is the model's, which sends it."""
+        provider = self.account
+        if provider is None and self.model is not None:
+            provider = plain_provider(self.model.provider)
+        return PaidBy(self.key_source, provider, None if self.key is None else self.key.key.id)
 
     @property
     def model_row_id(self) -> ModelRowId | None:

@@ -15,7 +15,7 @@ from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.identity.shares import Resource
-from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.core.keys.models import KeySource, PaidBy
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +262,7 @@ class NewTurn:
     that this one asks again. `asked` says that the request to the provider follows at once. `most` is what its user may
     have in all processes; a turn that is `refused` already is written in no case, and others that answer it are found.
     `defaults` are what agent, model and parameters were chosen by, which the store compares; None compares nothing.
+    `paid_by` is what it is asked with, for its bill.
     """
 
     id: TurnId
@@ -290,6 +291,7 @@ class NewTurn:
     most: Mapping[Resource, int] = field(default_factory=dict[Resource, int])
     refused: bool = False
     defaults: Defaults | None = None
+    paid_by: PaidBy = field(default_factory=PaidBy)
 
 
 @dataclass(frozen=True, slots=True)

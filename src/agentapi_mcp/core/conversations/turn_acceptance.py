@@ -170,6 +170,7 @@ class TurnAcceptance:
             session_id=checked.session_id,
             new_session_id=SessionId(new_id()),
             defaults=chosen.defaults,
+            paid_by=choice.paid_by,
             agent_id=choice.agent_id,
             agent=choice.agent,
             backend=choice.declaration.backend,

@@ -90,6 +90,15 @@ class ProviderKey:
         return self.key.owner.key_source
 
 
+@dataclass(frozen=True, slots=True)
+class PaidBy:
+    """With what a turn is asked: whose key or account, of which provider, and which of the stored keys, if it is one."""
+
+    source: KeySource = KeySource.SERVER
+    provider: str | None = None
+    key: ApiKeyId | None = None
+
+
 def plain_provider(name: str) -> str:
     """Normalise a provider's name for comparison."""
     return name.strip().lower()

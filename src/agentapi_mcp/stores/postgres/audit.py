@@ -93,7 +93,7 @@ class PostgresAudit(AuditStore):
     @override
     async def ensure_partitions(self, moment: datetime) -> None:
         async with self._database.as_system("partitions for the months to come") as connection:
-            await connection.execute("SELECT agentapi.keep_audit_partitions($1)", moment)
+            await connection.execute("SELECT agentapi.keep_partitions($1)", moment)
 
     @override
     async def has_expired(self, before: datetime) -> bool:

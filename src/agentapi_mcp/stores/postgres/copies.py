@@ -29,7 +29,7 @@ from agentapi_mcp.core.keys.models import key_place
 from agentapi_mcp.stores.postgres.database import APPLICATION, Connection
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED
 from agentapi_mcp.stores.postgres.migrate import Plan, begin_migration, run_within
-from agentapi_mcp.stores.postgres.orphans import settle
+from agentapi_mcp.stores.postgres.orphans import find_orphans, settle
 from agentapi_mcp.stores.postgres.owner_connections import owner_connection
 from agentapi_mcp.stores.postgres.schema_state import is_legacy, refuse_newer, refuse_other
 
@@ -147,11 +147,12 @@ BEGIN
 END
 $$
 """
-# Events are loaded into the default partition: each month gets its own, as far as the function makes them.
+# Events and entries are loaded into the default partitions: each month gets its own, as far as the function makes them.
 _PARTITIONS: LiteralString = """
-SELECT agentapi.keep_audit_partitions(m.month) FROM (
-    SELECT DISTINCT date_trunc('month', e.at) AS month FROM agentapi.audit_events_default e
-     WHERE e.at BETWEEN now() - interval '23 months' AND now() + interval '23 months') AS m
+SELECT agentapi.keep_partitions(m.month) FROM (
+    SELECT date_trunc('month', r.at) AS month FROM (
+        SELECT at FROM agentapi.audit_events_default UNION ALL SELECT at FROM agentapi.ledger_default) AS r
+     WHERE r.at BETWEEN now() - interval '23 months' AND now() + interval '23 months' GROUP BY 1) AS m
 """
 _KEYS: LiteralString = """
 SELECT 'key' AS kind, k.name, k.provider, k.key_id, k.user_id, p.email::text AS email, p.full_name::text AS full_name,
@@ -336,8 +337,8 @@ async def load(
         await _switch_triggers(connection, "DISABLE")
         await _load_tables(connection, copy, on_rows)
         await _switch_triggers(connection, "ENABLE")
-        await connection.fetch(_PARTITIONS)
         await run_within(connection, plan)
+        await connection.fetch(_PARTITIONS)
         await _settle(connection)
         secrets = await _secrets(connection)
         # One that began meanwhile read what was there before.
@@ -445,8 +446,9 @@ async def _settle(connection: _Connection) -> None:
     """End the turns that ran when the copy was made: nobody runs them here, and their sessions would wait for them."""
     rows = await connection.fetch("SELECT DISTINCT lease_owner FROM agentapi.turns WHERE lease_owner IS NOT NULL")
     rule = SettlingRule(own=frozenset(), dead=frozenset(row["lease_owner"] for row in rows))
-    while await settle(Connection(connection), rule):
-        pass
+    within = Connection(connection)
+    while sessions := await find_orphans(within, rule):
+        await settle(within, rule, sessions)
 
 
 async def _switch_triggers(connection: _Connection, how: str) -> None:

@@ -1,7 +1,9 @@
 """Settling of turns whose owner no longer runs them."""
 
+from collections.abc import Sequence
 from typing import LiteralString
 
+from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.core.audit.models import AuditAction, AuditOutcome
 from agentapi_mcp.core.conversations.models import EndReason, SettledTurn, SettlingRule, TurnStatus
 from agentapi_mcp.stores.postgres.database import Connection
@@ -16,13 +18,10 @@ t.status IN ('running', 'input_required') AND NOT t.id = ANY($1::uuid[]) AND ($6
         OR ($3::interval IS NOT NULL AND NOT t.lease_until BETWEEN clock_timestamp() AND clock_timestamp() + $3 * 2
             AND clock_timestamp() - $4::timestamptz BETWEEN -$5::interval AND $5::interval))
 """
+_FIND: LiteralString = f"SELECT t.session_id FROM agentapi.turns t WHERE {_IS_ORPHAN} LIMIT $7"  # noqa: S608  # made of literals
 # The session's rows before the turns', in the same order as everywhere: no deadlock. Those that are locked are left to
 # the next sweep.
-_LOCK: LiteralString = f"""
-SELECT s.id FROM public.chat_sessions s
- WHERE s.id IN (SELECT t.session_id FROM agentapi.turns t WHERE {_IS_ORPHAN} LIMIT $7)
-   FOR UPDATE SKIP LOCKED
-"""  # noqa: S608  # made of literals
+_LOCK: LiteralString = "SELECT s.id FROM public.chat_sessions s WHERE s.id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED"
 _LOCK_TURNS: LiteralString = f"""
 SELECT t.id FROM agentapi.turns t WHERE t.session_id = ANY($7::uuid[]) AND {_IS_ORPHAN}
    FOR UPDATE SKIP LOCKED
@@ -62,12 +61,21 @@ SELECT id, session_id, user_id, org_id FROM placed
 """  # noqa: S608  # made of literals
 
 
-async def settle(connection: Connection, rule: SettlingRule) -> tuple[SettledTurn, ...]:
-    """Mark orphaned turns as interrupted, with the text so far as the reply."""
-    where = (list(rule.own), list(rule.dead), rule.lease, rule.seen_at, rule.gap, rule.only)
-    locked = [row["id"] for row in await connection.fetch(_LOCK, *where, _MOST)]
+async def find_orphans(connection: Connection, rule: SettlingRule) -> list[SessionId]:
+    """List the sessions of turns to settle, a hundred at most."""
+    return [SessionId(row["session_id"]) for row in await connection.fetch(_FIND, *_where(rule), _MOST)]
+
+
+async def settle(connection: Connection, rule: SettlingRule, sessions: Sequence[SessionId]) -> tuple[SettledTurn, ...]:
+    """Mark the orphaned turns of sessions as interrupted, with the text so far as the reply.
+
+    Where others work with the database, one session in a transaction: each turn's end locks the sums of its day, and
+    what locks several of them waits for others that do, in a ring.
+    """
+    locked = [row["id"] for row in await connection.fetch(_LOCK, list(sessions))]
     if not locked:
         return ()
+    where = _where(rule)
     turns = [row["id"] for row in await connection.fetch(_LOCK_TURNS, *where, locked)]
     rows = await connection.fetch(
         _SETTLE,
@@ -79,3 +87,7 @@ async def settle(connection: Connection, rule: SettlingRule) -> tuple[SettledTur
         AuditOutcome.FAILED,
     )
     return tuple(SettledTurn(row["id"], row["session_id"], row["user_id"], row["org_id"]) for row in rows)
+
+
+def _where(rule: SettlingRule) -> tuple[object, ...]:
+    return (list(rule.own), list(rule.dead), rule.lease, rule.seen_at, rule.gap, rule.only)

@@ -37,10 +37,11 @@ from agentapi_mcp.core.conversations.models import (
 from agentapi_mcp.core.conversations.ports import TurnStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import SHARES, Resource
+from agentapi_mcp.core.keys.models import PaidBy
 from agentapi_mcp.stores.postgres.audit import event_fields
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
-from agentapi_mcp.stores.postgres.orphans import settle
+from agentapi_mcp.stores.postgres.orphans import find_orphans, settle
 from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, TURN_LISTED, cost_record, fault_record, to_turn
 
 # The functions are versioned, since programs of several versions can share a database (0015_turn_price.sql).
@@ -110,7 +111,7 @@ class PostgresTurns(TurnStore):
                 new.defaults and _known_json(new.defaults),
                 _new_json(new),
                 new.message,
-                claims={"agentapi_shares": shares},
+                claims={"agentapi_shares": shares, "agentapi_payment": _payment(new.paid_by)},
             )
         except StoreError as exc:
             if isinstance(exc.__cause__, asyncpg.PostgresError) and exc.__cause__.sqlstate == _OVER_SHARE:
@@ -270,8 +271,13 @@ class PostgresTurns(TurnStore):
 
     @override
     async def settle(self, rule: SettlingRule) -> tuple[SettledTurn, ...]:
-        async with self._database.as_system("settle turns that nobody runs any more") as connection:
-            return await settle(connection, rule)
+        async with self._database.as_system("find turns that nobody runs any more") as connection:
+            sessions = await find_orphans(connection, rule)
+        settled: list[SettledTurn] = []
+        for session_id in sessions:
+            async with self._database.as_system("settle a turn that nobody runs any more") as connection:
+                settled += await settle(connection, rule, [session_id])
+        return tuple(settled)
 
 
 def _over_share(said: str) -> LimitExceededError:
@@ -288,6 +294,11 @@ def _over_share(said: str) -> LimitExceededError:
         f"Your organisation has {numbers} that it may have; {share.mend}, or ask the operator of this server.",
         retry_after=share.wait,
     )
+
+
+def _payment(paid_by: PaidBy) -> dict[str, object]:
+    """Return what note_payment reads (0019_ledger.sql)."""
+    return {"by": str(paid_by.source), "provider": paid_by.provider, "key": paid_by.key}
 
 
 def no_session() -> NotFoundError:
