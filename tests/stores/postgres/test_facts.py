@@ -44,6 +44,7 @@ from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 from tests.stores.postgres.test_ledger import OWNER, Scene, bill, make_scene, outside
 from tests.support.databases import Template, created
+from tests.support.said import rate_many, record_many
 
 _SUMS: LiteralString = """
 SELECT coalesce(sum(turns), 0) AS turns, coalesce(sum(cost_nanos), 0) AS cost_nanos,
@@ -392,29 +393,8 @@ async def test_there_are_only_so_many(scene: Scene, database_urls: DatabaseUrls)
     await facts.record(scene.ann, reported())
     owner = await asyncpg.connect(database_urls.owner)
     try:
-        async with owner.transaction():
-            for table in ("agentapi.turns", "agentapi.session_facts", "agentapi.turn_ratings"):
-                await owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-            await owner.execute(
-                "WITH made AS (INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, "
-                "agent_name, backend, fingerprint, status, ended_at) SELECT gen_random_uuid(), t.session_id, "
-                "t.user_id, t.org_id, t.user_message_id, 'a', 'b', '', 'completed', now() "
-                "FROM agentapi.turns t, generate_series(2, $2) "
-                "WHERE t.id = $1 RETURNING id, user_id, org_id) INSERT INTO agentapi.turn_ratings "
-                "(turn_id, user_id, org_id, rating) SELECT id, user_id, org_id, 1 FROM made",
-                turn.id,
-                most_rows(Resource.RATINGS),
-            )
-            await owner.execute(
-                "WITH made AS (INSERT INTO public.chat_sessions (user_id, org_id) SELECT $1, $2 "
-                "FROM generate_series(2, $3) RETURNING id) INSERT INTO agentapi.session_facts "
-                "(session_id, user_id, org_id, recorded_at) SELECT id, $1, $2, now() FROM made",
-                scene.ann.user_id,
-                scene.ann.org_id,
-                most_rows(Resource.RECORDED),
-            )
-            for table in ("agentapi.turns", "agentapi.session_facts", "agentapi.turn_ratings"):
-                await owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        await rate_many(owner, turn.id, most_rows(Resource.RATINGS) - 1)
+        await record_many(owner, scene.ann.user_id, scene.ann.org_id, most_rows(Resource.RECORDED) - 1)
         further = await answered(scene, scene.ann)
         with pytest.raises(LimitExceededError, match=r"You have 10,000 of 10,000 rated turns; delete sessions"):
             await facts.rate_turn(scene.ann, further.id, Rating(rating=3), clear=False)

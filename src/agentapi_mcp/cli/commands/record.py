@@ -65,7 +65,7 @@ class _Said:
 @click.command
 @click.argument("title")
 @click.option("--link", metavar="URL", help="Where it is; shown, never opened.")
-@click.option("--id", "id_", metavar="ID", help="The same id is recorded once; without one, the same link.")
+@click.option("--id", "id_", metavar="TEXT", help="The same id is recorded once; without one, the same link.")
 @click.option("--agent", metavar="NAME", help="Who answered, such as claude.ai.")
 @click.option("--model", metavar="NAME", help="Its model.")
 @click.option("--provider", metavar="NAME", help="Who bills it, such as anthropic.")

@@ -69,6 +69,10 @@ AWAITED = frozenset(
         AuditAction.TURN_CANCELLED,
         AuditAction.SESSION_RENAMED,
         AuditAction.SESSION_DELETED,
+        AuditAction.SESSION_TAGGED,
+        AuditAction.SESSION_ARCHIVED,
+        AuditAction.RATED,
+        AuditAction.INTERACTION_RECORDED,
         AuditAction.AUDIT_READ,
     }
 )

@@ -7,7 +7,7 @@ from datetime import datetime
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import SessionId, TurnId, parse_id
-from agentapi_mcp.base.text import listed, one_line
+from agentapi_mcp.base.text import listed, number_of, one_line
 from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.base.validation import MAX_NAME, check_text
 from agentapi_mcp.core.audit.log import AuditLog
@@ -179,7 +179,8 @@ def plain_tags(tags: Iterable[str], argument: str) -> tuple[str, ...]:
             raise InvalidRequestError("has a blank tag; leave it out.", argument=argument)
         if len(tag) > LONGEST_TAG:
             raise InvalidRequestError(
-                f"has a tag of {len(tag):,} characters; at most {LONGEST_TAG} are allowed.", argument=argument
+                f"has a tag of {number_of(len(tag), 'character')}; at most {LONGEST_TAG} are allowed.",
+                argument=argument,
             )
         if "," in tag or not tag.isprintable():
             raise InvalidRequestError(
@@ -187,7 +188,9 @@ def plain_tags(tags: Iterable[str], argument: str) -> tuple[str, ...]:
                 argument=argument,
             )
     if len(plain) > MOST_TAGS:
-        raise InvalidRequestError(f"has {len(plain)} tags; a session has at most {MOST_TAGS}.", argument=argument)
+        raise InvalidRequestError(
+            f"has {number_of(len(plain), 'tag')}; a session has at most {MOST_TAGS}.", argument=argument
+        )
     return plain
 
 
@@ -250,5 +253,5 @@ def _check_length(text: str, name: str, most: int) -> None:
     check_text(text, name, 4 * most)
     if len(text) > most:
         raise InvalidRequestError(
-            f"has {len(text):,} characters; at most {most:,} are allowed. Shorten it.", argument=name
+            f"has {number_of(len(text), 'character')}; at most {most:,} are allowed. Shorten it.", argument=name
         )
