@@ -264,10 +264,11 @@ async def test_who_may_not_chat_begins_nothing_although_nobody_checked(
 
 async def test_a_token_that_may_do_neither_sees_nothing_of_its_owner(scene: Scene, database: Database) -> None:
     narrow = replace(scene.ann, scopes=frozenset({TokenScope.KEYS}))
-    for table in (
+    tables: tuple[LiteralString, ...] = (
         *("public.chat_sessions", "public.chat_messages", "agentapi.turns", "agentapi.tasks"),
         *("agentapi.session_facts", "agentapi.turn_ratings"),
-    ):
+    )
+    for table in tables:
         async with database.as_principal(narrow) as connection:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608  # a table's name
 
