@@ -89,7 +89,23 @@ RUNS = {
 # Only where there is something to show, as others may have left it in the same home.
 WHERE_SHOWN = {"preferences show": {".presentation.models"}}
 # Not tried here: what asks a provider, changes what other tests use, or serves; the help of each is.
-OTHERS = {"backup", "chat", "disconnect", "doctor", "export", "move", "reset", "restore", "serve", "uninstall"}
+OTHERS = {
+    *(
+        "archive",
+        "backup",
+        "chat",
+        "disconnect",
+        "doctor",
+        "export",
+        "move",
+        "rate",
+        "record",
+        "reset",
+        "restore",
+        "serve",
+    ),
+    *("tag", "uninstall"),
+}
 # Of our own modules: what prints, and what declares the options.
 MOST_FOR_HELP = 50
 LONGEST_PATTERN = 200  # characters

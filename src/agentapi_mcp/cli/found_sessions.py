@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.paging import Page, read_all
@@ -10,9 +11,10 @@ from agentapi_mcp.cli.ids import SESSION, check_part, find_id, whole_id
 
 TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
 if TYPE_CHECKING:
-    from agentapi_mcp.core.conversations import sessions
+    from agentapi_mcp.core.conversations import session_facts, sessions
     from agentapi_mcp.core.services import Services
 else:
+    session_facts = LazyModule("agentapi_mcp.core.conversations.session_facts")
     sessions = LazyModule("agentapi_mcp.core.conversations.sessions")
 
 
@@ -30,9 +32,14 @@ async def find_session(read: Callable[[str | None], Awaitable[Page[str]]], text:
     return find_id(await read_all(read), text, SESSION)
 
 
+async def find_own_session(services: Services, text: str) -> str:
+    """Return the full id of the principal's session whose id begins or ends with a text, as `find_session` does."""
+    return await find_session(partial(session_ids, services), text)
+
+
 async def session_ids(services: Services, cursor: str | None) -> Page[str]:
     """Read a page of the ids of the principal's sessions."""
-    page = await services.sessions.list_(services.principal, cursor=cursor, limit=200)
+    page = await services.sessions.list_(services.principal, session_facts.EVERY_SESSION, cursor=cursor, limit=200)
     return Page(tuple(str(session.id) for session in page.items), page.next_cursor)
 
 

@@ -21,10 +21,10 @@ from tests.support.peers.openai import OpenAIPeer
 from tests.support.records import leaves
 
 # What the texts say beside facts: names of fields, and the words between.
-BETWEEN = """a agent agents and before by call checked choices chosen cursor default defaults disabled earlier error
-every failed fits follows free from had has in is it its last limit limits list lists member members messages million
-missing models more next no not nothing of only or out own per preferences said server sessions set settings the this to
-tokens turn turns unknown usual what with yet"""
+BETWEEN = """a agent agents and apart as before bills by call checked choices chosen counted cursor default defaults
+disabled earlier error every failed fits follows free from had has in is it its last limit limits list lists member
+members messages million missing models more next no not nothing of only or out own per preferences recorded said
+server sessions set settings the this to tokens turn turns unknown usual what with yet"""
 
 
 def words(text: str) -> set[str]:
@@ -79,6 +79,8 @@ async def test_the_fields_of_every_tool_say_all_that_its_text_says(seed: Seed) -
         "list_models": {"query": "gemini"},
         "set_preference": {"name": "default_agent", "value": "guide"},
         "set_organization": {"default_agent": "guide"},
+        "record_interaction": {"title": "Code review", "input_tokens": 1500, "cost_usd": 0.0425},
+        "tag": {"add": ["a tag"], "type": "coding"},
     }
     options = McpOptions(toolsets=frozenset(toolset_names()), default_wait=timedelta(seconds=60))
     async with (
@@ -93,6 +95,8 @@ async def test_the_fields_of_every_tool_say_all_that_its_text_says(seed: Seed) -
             wanted = {
                 each.name: needed[each.name] for each in tool.spec.arguments if each.required and each.name in needed
             }
+            if tool.spec.name == "rate":
+                wanted |= {"session_id": needed["session_id"], "rating": 3, "note": "well"}
             result = await client.call_tool(tool.spec.name, wanted | arguments.get(tool.spec.name, {}))
             assert not result.is_error, (tool.spec.name, blocks_of(result))
             found |= {tool.spec.name: left_out(blocks_of(result), fields_of(result))}

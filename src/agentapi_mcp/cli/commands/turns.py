@@ -8,8 +8,8 @@ import click
 
 from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import one_line
+from agentapi_mcp.cli.found_turns import find_turn
 from agentapi_mcp.cli.help_pages import CommandGroup
-from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -97,21 +97,12 @@ def _cost(turn: Turn) -> str:
 
 async def _show_turn(services: Services, turn_id: str, *, as_json: bool) -> None:
     """Print a turn, its reply included."""
-    _print(await services.turns.get(services.principal, await _find_turn(services, turn_id)), as_json=as_json)
+    _print(await services.turns.get(services.principal, await find_turn(services, turn_id)), as_json=as_json)
 
 
 async def _cancel_turn(services: Services, turn_id: str, *, as_json: bool) -> None:
     """End a turn, and print what became of it."""
-    _print(await services.turns.cancel(services.principal, await _find_turn(services, turn_id)), as_json=as_json)
-
-
-async def _find_turn(services: Services, text: str) -> str:
-    """Return the full id of the turn whose id begins or ends with a text."""
-    whole = whole_id(text)
-    if whole is not None:
-        return whole
-    check_part(text, TURN)
-    return find_id(map(str, await services.turns.ids_like(services.principal, text)), text, TURN)
+    _print(await services.turns.cancel(services.principal, await find_turn(services, turn_id)), as_json=as_json)
 
 
 def _print(turn: Turn, *, as_json: bool) -> None:
