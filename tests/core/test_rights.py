@@ -98,6 +98,7 @@ TABLE = [
     Row("Turns.chat", (Action.CHAT,), {"wait": timedelta(0)}),
     Row("Turns.follow", (Action.READ_SESSIONS,)),
     Row("Turns.get", (Action.READ_SESSIONS,)),
+    Row("Turns.ids_like", (Action.READ_SESSIONS,)),
     Row("Turns.recent", (Action.READ_SESSIONS,)),
     Row("Turns.spent", (Action.READ_SESSIONS,)),
     Row("Turns.start", (Action.CHAT,)),
