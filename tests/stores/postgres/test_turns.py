@@ -506,6 +506,7 @@ async def test_a_turn_whose_lease_is_over_is_interrupted_with_the_text_so_far(
     ]
     stored = await turns.get(principal, over.id)
     assert (stored.status, stored.end_reason) == (TurnStatus.INTERRUPTED, EndReason.LEASE_EXPIRED)
+    assert stored.bill.latency is None  # nobody saw its end
     following = await begin(turns, principal, new_turn(agent, "second", over.session_id, lease=15))
     assert await contents(database, principal, over) == ["first", "so far", "second"]
     assert following.previous_message_id == stored.last_message_id
