@@ -51,7 +51,7 @@ async def refused(env: Mapping[str, str], *words: str) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(out)["error"]
     assert status in {1, 2, 3}
     assert error["message"] in err
-    assert error.keys() == {"code", "message", "next_step", "retryable", "retry_after_seconds"}
+    assert error.keys() == {"code", "message", "next_step", "retryable"}
     return error
 
 

@@ -23,7 +23,6 @@ from agentapi_mcp.base.errors import (
     NextStep,
     PermissionDeniedError,
     StoreError,
-    retry_after_seconds,
     sentences,
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
@@ -34,7 +33,7 @@ from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.tables import laid_out
 from agentapi_mcp.cli.terminal import OutputError, output_width, print_err, print_out, prints_unicode, visible
 from agentapi_mcp.environ import environment
-from agentapi_mcp.presentation.errors import ErrorWords, explain_error
+from agentapi_mcp.presentation.errors import ErrorWords, error_fields, explain_error
 
 TYPE_CHECKING = False  # type checkers take it for true; the help of a command needs none of these
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def fail(error: AgentApiError, *, is_told: bool = False) -> NoReturn:
     """
     context = click.get_current_context(silent=True)
     if not is_told and context is not None and context.params.get("as_json"):
-        print_json({"error": error_fields(error)})
+        print_json({"error": told_fields(error)})
     print_err(f"agentapi-mcp: {sentences(explain(error), *notes_of(error))}")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
 
@@ -166,16 +165,14 @@ def explain(error: AgentApiError) -> str:
     return explain_error(error, WORDS)
 
 
-def error_fields(error: AgentApiError) -> dict[str, object]:
-    """Return an error as JSON, with the fields of the `error` of a turn; before there is a turn, too."""
-    is_backends = isinstance(error, BackendError)
-    said = str(error) if is_backends else explain(error)
+def told_fields(error: AgentApiError) -> dict[str, object]:
+    """Return an error as JSON: with the fields that the tools have for programs, and what it says."""
+    is_agents = isinstance(error, BackendError)
+    said = str(error) if is_agents else explain(error)
     return {
-        "code": error.fault if is_backends else error.code,
+        **error_fields(error),
         "message": sentences(said, *notes_of(error)),
-        "next_step": error.next_step if is_backends else None,
-        "retryable": error.may_retry if is_backends else error.retryable,
-        "retry_after_seconds": retry_after_seconds(error),
+        "next_step": error.next_step if is_agents else None,
     }
 
 
