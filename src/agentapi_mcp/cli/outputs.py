@@ -31,7 +31,15 @@ from agentapi_mcp.base.visible import replace_invisible
 from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.tables import laid_out
-from agentapi_mcp.cli.terminal import OutputError, output_width, print_err, print_out, prints_unicode, visible
+from agentapi_mcp.cli.terminal import (
+    OutputError,
+    end_with_the_reader,
+    output_width,
+    print_err,
+    print_out,
+    prints_unicode,
+    visible,
+)
 from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.errors import ErrorWords, error_fields, explain_error
 
@@ -128,10 +136,8 @@ def guarded(
             runner.run(_unwrap_groups(work))
     except AgentApiError as exc:
         fail(exc)
-    except BrokenPipeError:  # the reader of our output has ended, as `head` does
-        # Without stderr, the interpreter cannot report that it failed to flush stdout at exit.
-        sys.stderr.close()
-        sys.exit(FAILED)
+    except BrokenPipeError:
+        end_with_the_reader()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except (click.exceptions.Exit, click.Abort, click.ClickException, OutputError):
