@@ -87,8 +87,9 @@ async def _list_turns(services: Services, limit: int, *, running: bool, as_json:
 
 
 def _took(turn: Turn) -> str:
-    is_known = turn.ended_at is not None and turn.bill.latency is not None
-    return f"{(turn.ended_at - turn.created_at).total_seconds():.1f}" if is_known else ""
+    if turn.ended_at is None or turn.bill.latency is None:
+        return ""
+    return f"{(turn.ended_at - turn.created_at).total_seconds():.1f}"
 
 
 def _cost(turn: Turn) -> str:
