@@ -134,7 +134,7 @@ class PostgresCatalogue(CatalogueStore):
 
     @override
     async def remove(self, agent_id: AgentId, event: AuditEvent) -> None:
-        async with self._database.as_system("remove an agent") as connection:
+        async with self._database.as_system("remove an agent", user=event.user_id) as connection:
             await connection.execute(_REMOVE, agent_id)
             await append(connection, [event])
             await _notify_changed(connection)
