@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -33,6 +34,7 @@ pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: it looks for processes of a home"),
 ]
+_OF_ITS_END = re.compile(rb"turn_ended|\tran on\t")
 PASSPHRASE = b"correct horse battery staple\n"
 
 
@@ -48,9 +50,9 @@ def rows_of(backup: Path) -> dict[str, list[bytes]]:
         names = [name for name in archive.namelist() if name.startswith("tables/")]
         assert len(names) > 15
         rows = {name: archive.read(name).splitlines() for name in names}
-    # All but the turn that ran, and what is recorded of its end.
+    # All but the turn that ran, and what is recorded of its end: audit event, entry of the ledger, sums of its day.
     return {
-        name: sorted(row for row in lines if not row.startswith(OTHER.encode()) and b"turn_ended" not in row)
+        name: sorted(row for row in lines if not row.startswith(OTHER.encode()) and not _OF_ITS_END.search(row))
         for name, lines in rows.items()
     }
 
@@ -71,7 +73,14 @@ async def test_a_backup_comes_back_in_another_home_as_it_was(
     await done(environ(other), "backup", str(second))
     assert rows_of(second) == rows_of(first)
     # A turn that ran when the backup was made is ended, and none is asked twice.
-    assert "interrupted" in (await done(environ(other), "turns", "show", OTHER)).out
+    # When it ended there, and how long it took, nobody here can know.
+    shown = (await done(environ(other), "turns", "show", OTHER)).out
+    assert "interrupted" in shown
+    assert "\nended, at an unknown time; found so: 2" in shown
+    listed = (await done(environ(other), "turns", "list")).out.splitlines()
+    (row,) = [line.split("\t") for line in listed if line.startswith(OTHER)]
+    assert row[listed[0].split("\t").index("TOOK (S)")] == ""
+    assert json.loads((await done(environ(other), "turns", "show", OTHER, "--json")).out)["latency_ms"] is None
     (other.path / "agentapi.toml").write_text("# another\n", encoding="utf-8")
     again = await done(environ(other), "restore", str(first), "--replace", "--yes")
     assert f"{other.path / 'agentapi.toml'} was kept" in again.err

@@ -120,7 +120,7 @@ async def test_an_agent_that_is_not_set_up_says_what_to_set_also_as_json(
 ) -> None:
     status, out, err = await run(environ(edge_home), *words, "--agent", "droid", "--json", "hello")
     error = json.loads(out)["error"]
-    assert list(error) == ["code", "message", "next_step", "retryable", "retry_after_seconds"]
+    assert list(error) == ["code", "retryable", "fault", "message", "next_step"]
     assert "OPENROUTER_API_KEY is not set" in error["message"]
     assert "OPENROUTER_API_KEY is not set" in err
     assert status != 0

@@ -1,7 +1,11 @@
 """Commands for programs: one JSON value on stdout, in the shapes of the tools; and ids by their beginnings or ends."""
 
+import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +58,7 @@ async def refused(env: Mapping[str, str], *words: str) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(out)["error"]
     assert status in {1, 2, 3}
     assert error["message"] in err
-    assert error.keys() == {"code", "message", "next_step", "retryable", "retry_after_seconds"}
+    assert error.keys() == {"code", "message", "next_step", "retryable"}
     return error
 
 
@@ -195,6 +199,19 @@ async def test_an_organisation_is_json_and_its_members_are_named_by_short_ids(se
         assert (await asked(env, "migrate"))["migrations"] == []
         assert (await asked(env, "stop"))["left"] == []
         assert (await asked(env, "status"))["servers"] == []
+
+
+@pytest.mark.parametrize("words", [("agents", "list"), ("chat", "--agent", "guide", "hello"), ("help",)], ids=" ".join)
+async def test_who_reads_no_more_ends_a_command_as_in_any_pipe(words: tuple[str, ...], edge_home: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = environ(edge_home) | {"PYTHONPATH": ":".join(sys.path)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agentapi_mcp", *words), env=env, stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    _, err = await process.communicate()
+    assert (process.returncode, b"Traceback" in err, b"Exception ignored" in err) == (141, False, False), err
 
 
 async def test_what_changes_files_is_json_too(edge_home: Path, tmp_path: Path) -> None:

@@ -103,4 +103,6 @@ async def test_rotation_tells_how_many_and_which_master_key_is_not_there(own_hom
     status, out, err = await run(env | {"AGENTAPI_MASTER_KEY": f"{new},{old}"}, "secrets", "rotate")
     assert (status, "Sealed again: " in out) == (0, True), err
     assert (await run(env | {"AGENTAPI_MASTER_KEY": new}, "secrets", "rotate"))[1] == "Sealed again: 0.\n"
+    status, _, err = await run(env | {"AGENTAPI_MASTER_KEY": f"new:{master_key()}"}, "secrets", "rotate")
+    assert (status, "1 by 'new' (key " in err, "give it an id of its own" in err) == (3, True, True), err
     assert (await run(env, "keys", "remove", name))[0] == 0

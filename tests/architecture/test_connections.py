@@ -20,7 +20,7 @@ from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.stores import postgres
 
 # Named for a user in its parameters, and yet the program's own work.
-OWN_WORK = {"PostgresAccounts.sealed_with_other_keys": "the user is where the last batch of a rotation ended"}
+OWN_WORK = {"PostgresAccounts.sealed": "the user is where the last batch of a rotation ended"}
 
 
 def names_a_user(hint: object, depth: int = 2) -> bool:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from agentapi_mcp.cli import commands
 from agentapi_mcp.cli.commands import GROUPS, SUMMARIES
 from agentapi_mcp.cli.main import CommandModules, main
+from tests.support.command_tree import COMMANDS
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
 
@@ -68,6 +69,18 @@ def test_a_command_that_is_none_is_refused_with_what_may_be_meant() -> None:
     refused = CliRunner().invoke(main, ["sesions"])
     assert refused.exit_code == 2
     assert "No such command 'sesions'. Did you mean 'sessions'?" in refused.output
+
+
+@pytest.mark.parametrize("word", ["cost", "History", "usage"])
+def test_what_people_look_for_is_named(word: str) -> None:
+    refused = CliRunner().invoke(main, [word])
+    assert refused.exit_code == 2
+    assert f"What you look for may be `agentapi-mcp {commands.LOOKED_FOR[word.lower()]}`" in refused.output
+
+
+def test_what_people_look_for_is_there() -> None:
+    assert set(commands.LOOKED_FOR.values()) <= {*COMMANDS, "--version"}
+    assert not commands.LOOKED_FOR.keys() & set(NAMES)
 
 
 def test_an_added_command_is_found_and_a_removed_one_is_not() -> None:

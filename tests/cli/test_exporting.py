@@ -7,6 +7,7 @@ import tracemalloc
 import zipfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -94,8 +95,13 @@ async def organization(urls: DatabaseUrls, name: str, permissions: str = "{}") -
 def written(file: Path) -> tuple[set[str], dict[str, object]]:
     """Return the titles in an archive with their organisations, and its lists."""
     with zipfile.ZipFile(file) as archive:
+        dates = {entry.filename: datetime(*entry.date_time).astimezone() for entry in archive.infolist()}
         read = {name: json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")}
     chats = [value for name, value in read.items() if name.startswith("sessions/")]
+    for name, value in read.items():
+        expected = value["session"]["last_message_at"] if name.startswith("sessions/") else None
+        at = datetime.now(UTC) if expected is None else datetime.fromisoformat(expected)
+        assert abs(dates[name] - max(at, datetime(1980, 1, 2, tzinfo=UTC))) < timedelta(minutes=5)
     return {f"{each['session']['title']} in {each['organization']['name']}" for each in chats}, read
 
 

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId, UserId
 from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import BackendEvent, Finished
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Capability
@@ -70,7 +71,7 @@ class MemoryCatalogue:
         self.sha256 = file.sha256
         return True
 
-    async def remove(self, agent_id: AgentId) -> None:
+    async def remove(self, agent_id: AgentId, event: AuditEvent) -> None:  # noqa: ARG002  # no log here
         """Mark it."""
         self.rows = tuple(replace(row, removed=True) if row.id == agent_id else row for row in self.rows)
 

@@ -7,6 +7,7 @@ import textwrap
 import zipfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -28,6 +29,7 @@ from agentapi_mcp.presentation.transcripts import head_markdown, message_json, m
 
 _AT_ONCE = 200
 _LONGEST = 40
+_FIRST, _LAST = datetime(1980, 1, 2, tzinfo=UTC), datetime(2107, 12, 30, tzinfo=UTC)
 _IN_MEMORY = 1 << 20  # bytes of a conversation; a longer one is gathered in a file without a name
 _ABOUT = (
     "What agentapi-mcp keeps of yours: each conversation as Markdown and as JSON, with the bill of each answer, and\n"
@@ -56,14 +58,15 @@ async def export(services: Services, file: Path, bar: Progress) -> Exported:
     for one in readable:
         total += len([session.id async for session in _sessions(services, one)])
     with new_archive(file) as archive:
-        archive.writestr(_member("README.txt"), _ABOUT)
+        now = datetime.now().astimezone()
+        archive.writestr(_member("README.txt", now), _ABOUT)
         for one in readable:
             async for session in _sessions(services, one):
                 bar.show(done.counts["sessions"], total, session.title or "")
                 with named_failures(file):
                     await _put_session(_Place(services, archive, file, one), session, done)
         for name, values in (await _lists(services, own, done)).items():
-            archive.writestr(_member(f"{name}.json"), f"{json_text(values)}\n")
+            archive.writestr(_member(f"{name}.json", now), f"{json_text(values)}\n")
             done.counts[name] = len(values)
     return done
 
@@ -106,7 +109,8 @@ async def _put_session(place: _Place, session: Session, done: Exported) -> None:
             return
         for text, ending in ((markdown, "md"), (json, "json")):
             text.seek(0)
-            with place.archive.open(_member(f"{name}.{ending}"), "w", force_zip64=True) as member:
+            entry = _member(f"{name}.{ending}", session.last_message_at or session.created_at)
+            with place.archive.open(entry, "w", force_zip64=True) as member:
                 shutil.copyfileobj(text, member)
     done.counts["sessions"] += 1
 
@@ -172,8 +176,10 @@ def _gathered(file: Path) -> "tempfile.SpooledTemporaryFile[bytes]":
     return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(file.parent))
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    member = zipfile.ZipInfo(name)
+def _member(name: str, at: datetime) -> zipfile.ZipInfo:
+    # A ZIP archive has local times, of 1980 to 2107.
+    local = min(max(at, _FIRST), _LAST).astimezone()
+    member = zipfile.ZipInfo(name, local.timetuple()[:6])
     member.compress_type = zipfile.ZIP_DEFLATED
     member.external_attr = 0o600 << 16
     return member

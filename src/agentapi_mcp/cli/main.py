@@ -12,7 +12,7 @@ from typing_extensions import override
 from agentapi_mcp import __version__
 from agentapi_mcp.cli import commands
 from agentapi_mcp.cli.options import tool_prefix_option, toolsets_option
-from agentapi_mcp.cli.terminal import OutputError, cleaned, give_up_output, output_width
+from agentapi_mcp.cli.terminal import OutputError, cleaned, end_with_the_reader, give_up_output, output_width
 
 _NARROWEST_OF_CLICK = 52
 
@@ -72,6 +72,23 @@ class CleanGroup(click.Group):
             except OutputError as exc:
                 give_up_output(exc)
                 sys.exit(1)
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            end_with_the_reader()
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        meant = commands.LOOKED_FOR.get(args[0].lower())
+        if meant is not None and not ctx.resilient_parsing:
+            what = f"What you look for may be `agentapi-mcp {meant}`."
+            raise click.UsageError(f"No such command {args[0]!r}. {what}", ctx)
+        return super().resolve_command(ctx, args)
 
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:

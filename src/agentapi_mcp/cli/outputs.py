@@ -23,7 +23,6 @@ from agentapi_mcp.base.errors import (
     NextStep,
     PermissionDeniedError,
     StoreError,
-    retry_after_seconds,
     sentences,
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
@@ -32,9 +31,17 @@ from agentapi_mcp.base.visible import replace_invisible
 from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.tables import laid_out
-from agentapi_mcp.cli.terminal import OutputError, output_width, print_err, print_out, prints_unicode, visible
+from agentapi_mcp.cli.terminal import (
+    OutputError,
+    end_with_the_reader,
+    output_width,
+    print_err,
+    print_out,
+    prints_unicode,
+    visible,
+)
 from agentapi_mcp.environ import environment
-from agentapi_mcp.presentation.errors import ErrorWords, explain_error
+from agentapi_mcp.presentation.errors import ErrorWords, error_fields, explain_error
 
 TYPE_CHECKING = False  # type checkers take it for true; the help of a command needs none of these
 if TYPE_CHECKING:
@@ -145,10 +152,8 @@ def guarded(
             runner.run(_unwrap_groups(work))
     except AgentApiError as exc:
         fail(exc)
-    except BrokenPipeError:  # the reader of our output has ended, as `head` does
-        # Without stderr, the interpreter cannot report that it failed to flush stdout at exit.
-        sys.stderr.close()
-        sys.exit(FAILED)
+    except BrokenPipeError:
+        end_with_the_reader()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except (click.exceptions.Exit, click.Abort, click.ClickException, OutputError):
@@ -172,7 +177,7 @@ def fail(error: AgentApiError, *, is_told: bool = False) -> NoReturn:
     """
     context = click.get_current_context(silent=True)
     if not is_told and context is not None and context.params.get("as_json"):
-        print_json({"error": error_fields(error)})
+        print_json({"error": told_fields(error)})
     print_err(f"agentapi-mcp: {sentences(explain(error), *notes_of(error))}")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
 
@@ -182,16 +187,14 @@ def explain(error: AgentApiError) -> str:
     return explain_error(error, WORDS)
 
 
-def error_fields(error: AgentApiError) -> dict[str, object]:
-    """Return an error as JSON, with the fields of the `error` of a turn; before there is a turn, too."""
-    is_backends = isinstance(error, BackendError)
-    said = str(error) if is_backends else explain(error)
+def told_fields(error: AgentApiError) -> dict[str, object]:
+    """Return an error as JSON: with the fields that the tools have for programs, and what it says."""
+    is_agents = isinstance(error, BackendError)
+    said = str(error) if is_agents else explain(error)
     return {
-        "code": error.fault if is_backends else error.code,
+        **error_fields(error),
         "message": sentences(said, *notes_of(error)),
-        "next_step": error.next_step if is_backends else None,
-        "retryable": error.may_retry if is_backends else error.retryable,
-        "retry_after_seconds": retry_after_seconds(error),
+        "next_step": error.next_step if is_agents else None,
     }
 
 

@@ -5,7 +5,7 @@ import sys
 import unicodedata
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from agentapi_mcp.base.visible import CONTEXT, replace_invisible
 
@@ -18,6 +18,7 @@ _COLOURS: Mapping[str, str] = {
     "bright_black": "\x1b[90m",
 }
 _RESET = "\x1b[0m"
+_ENDED_BY_SIGPIPE = 128 + 13  # as shells show it
 _NARROWEST, _USUAL = 20, 80  # columns
 _WIDE = frozenset("WF")  # what takes two columns
 _CLEAR_ROW = "\r\x1b[K"
@@ -95,6 +96,14 @@ def give_up_output(error: OutputError) -> None:
     for stream in (sys.stdout, sys.stderr):  # else the interpreter tries again as it ends, and fails with a traceback
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def end_with_the_reader() -> NoReturn:
+    """End as a program does that SIGPIPE ends, which Python ignores: who read the output has ended, as `head` does."""
+    for stream in (sys.stdout, sys.stderr):  # else the interpreter tries again as it ends, and fails with a traceback
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(_ENDED_BY_SIGPIPE)
 
 
 def clean_streams() -> None:

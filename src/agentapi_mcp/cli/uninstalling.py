@@ -17,7 +17,7 @@ from agentapi_mcp.cli.connecting import ConnectOptions, disconnect
 from agentapi_mcp.cli.consent import ask, size
 from agentapi_mcp.cli.known_clients import NAMES, find_client
 from agentapi_mcp.cli.mcp_clients import env_of, is_ours
-from agentapi_mcp.cli.outputs import error_fields, fail, print_json
+from agentapi_mcp.cli.outputs import fail, print_json, told_fields
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.environ import environment, platform
 from agentapi_mcp.resident.control import find_servers, stop
@@ -67,7 +67,7 @@ async def uninstall(*, yes: bool, as_json: bool) -> None:
     what = "; ".join(f"{each.path} ({each.reason})" for each in left)
     error = StoreUnavailableError(f"Not all of it could be removed: {what}. Mend that, and uninstall again.")
     if as_json:
-        failed = {"failed": [asdict(each) for each in left]} | ({"error": error_fields(error)} if left else {})
+        failed = {"failed": [asdict(each) for each in left]} | ({"error": told_fields(error)} if left else {})
         print_json(_json(settings, environ, entries, parts, kept) | failed)
     else:
         if not is_bare:

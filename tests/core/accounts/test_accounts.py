@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -37,6 +38,7 @@ from agentapi_mcp.core.accounts.tokens import TokenPorts
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditFilter
 from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Principal, Role, TokenScope
+from agentapi_mcp.core.keys.models import Rotation
 from agentapi_mcp.stores.local.accounts import NoAccountCache
 from agentapi_mcp.stores.postgres.accounts import PostgresAccounts
 from agentapi_mcp.stores.postgres.database import Database
@@ -483,6 +485,12 @@ async def test_tokens_that_were_moved_do_not_open(moved_to: str, database: Datab
             await at.accounts.token(who, available, provider)
 
 
+def not_opened(master_key: str, done: Rotation) -> set[tuple[UUID, bool]]:
+    """Return whose accounts a rotation left as they were, and whether their key's id is given."""
+    left = [each for each in done.unopened if each.master_key == master_key]
+    return {(UUID(each.name.rpartition(" ")[2]), each.is_key_given) for each in left}
+
+
 async def test_accounts_are_sealed_again_with_a_new_master_key(database: Database) -> None:
     async with open_setup(database) as at:
         ann, bob = await new_member(database), await new_member(database)
@@ -492,7 +500,9 @@ async def test_accounts_are_sealed_again_with_a_new_master_key(database: Databas
         async with another(database, at.peer, keys=(TWO,)) as alone:
             with pytest.raises(ConfigurationError):
                 await alone.token(ann)
-            assert (await alone.accounts.rotate()).unopened["one"] >= 2
+            assert not_opened("one", await alone.accounts.rotate()) >= {(ann.user_id, False), (bob.user_id, False)}
+        async with another(database, at.peer, keys=(MasterKey("one", TWO.value),)) as alone:
+            assert not_opened("one", await alone.accounts.rotate()) >= {(ann.user_id, True), (bob.user_id, True)}
         async with another(database, at.peer, keys=(TWO, ONE)) as both:
             assert (await both.accounts.rotate()).sealed >= 2
             assert (await both.accounts.rotate()).sealed == 0

@@ -21,7 +21,7 @@ from agentapi_mcp.base.errors import (
 )
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.keys.api_keys import ApiKeys, NewApiKey
-from agentapi_mcp.core.keys.models import ApiKey, KeySource, ProviderKey
+from agentapi_mcp.core.keys.models import ApiKey, KeySource, ProviderKey, UnopenedSecret, key_place
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.database import Database
 from tests.conftest import DatabaseUrls
@@ -250,7 +250,7 @@ async def test_rotation_seals_every_key_again_and_goes_on_where_it_was(database:
     # As if the first run had been killed after its first keys.
     sealer = AesGcmSealer([TWO])
     for key in made[:3]:
-        place = ("agentapi.user_api_keys", str(ann.org_id), str(ann.user_id), str(key.id))
+        place = key_place(ann.org_id, ann.user_id, key.id, key.provider, key.model)
         async with database.as_system("test") as connection:
             await connection.execute(
                 "UPDATE agentapi.user_api_keys SET sealed_key = $2, key_id = 'two' WHERE id = $1",
@@ -258,15 +258,29 @@ async def test_rotation_seals_every_key_again_and_goes_on_where_it_was(database:
                 sealer.seal("sk-by-the-first-run", place),
             )
     done = await both.rotate(ann)
-    assert (done.sealed, done.unopened) == (117, {"lost": 1})
+    not_opened = [UnopenedSecret(f"key {lost.id}", "lost", is_key_given=False)]
+    assert (done.sealed, done.unopened) == (117, not_opened)
     again = await both.rotate(ann)
-    assert (again.sealed, again.unopened) == (0, {"lost": 1})
+    assert (again.sealed, again.unopened) == (0, not_opened)
     assert (await row(database, lost))["key_id"] == "lost"
     await both.remove(ann, "lost")
     await both.remove(ann, "key 119")
     assert found(await resolved(api_keys(database, TWO), ann, "openrouter")) == ("sk-000000000118", KeySource.USER)
     with pytest.raises(AgentApiError):
         await resolved(old, ann, "openrouter")
+
+
+async def test_a_rotation_tells_what_another_key_of_the_same_name_has_sealed(database: Database) -> None:
+    ann = await new_member(database)
+    async with database.as_system("test") as connection:
+        await connection.execute("DELETE FROM agentapi.user_api_keys")
+    before = await api_keys(database, MasterKey("two", bytes(32))).add(ann, new(name="before"))
+    await api_keys(database, TWO).add(ann, new(name="since"))
+    done = await api_keys(database, TWO).rotate(ann)
+    assert (done.sealed, done.unopened) == (0, [UnopenedSecret(f"key {before.id}", "two", is_key_given=True)])
+    # Under other names, in the right order, both can be opened.
+    mended = await api_keys(database, MasterKey("three", TWO.value), MasterKey("two", bytes(32))).rotate(ann)
+    assert (mended.sealed, len(mended.unopened)) == (1, 1)
 
 
 async def test_a_rotation_is_recorded_with_its_outcome(database: Database) -> None:

@@ -8,7 +8,11 @@ from decimal import Decimal
 
 import pytest
 
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.base.money import Prices, Tier
+from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditOutcome
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile, ModelDeclaration
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database
@@ -43,6 +47,12 @@ PRICED = ModelDeclaration(
         on=date(2026, 7, 2),
     ),
 )
+
+
+def removal() -> AuditEvent:
+    return AuditEvent(
+        id=new_id(), at=SystemClock().now(), action=AuditAction.AGENT_REMOVED, outcome=AuditOutcome.OK, details={}
+    )
 
 
 async def config_of(database: Database, name: str) -> object:
@@ -226,7 +236,7 @@ async def test_a_removed_agent_is_marked_until_a_file_that_declares_it_is_read_a
             "INSERT INTO public.agents (name, type, config) VALUES ('odd', 'x', '[1]'), ('plain', 'x', '{}')"
         )
     for row in (await store.load()).agents:
-        await store.remove(row.id)
+        await store.remove(row.id, removal())
     rows = (await store.load()).agents
     assert [(row.name, row.removed, len(row.models)) for row in rows] == [
         ("house", True, 1),
@@ -236,6 +246,15 @@ async def test_a_removed_agent_is_marked_until_a_file_that_declares_it_is_read_a
     assert await config_of(database, "odd") == {"previous": [1], "removed": True}
     assert await store.write(house)  # although its hash is that of the rows
     assert [row.name for row in (await store.load()).agents if row.removed] == ["odd", "plain"]
+
+
+async def test_a_removal_that_cannot_be_recorded_is_none(database: Database) -> None:
+    store = PostgresCatalogue(database)
+    await store.write(file(declared("kept")))
+    (row,) = [row for row in (await store.load()).agents if row.name == "kept"]
+    with pytest.raises(StoreError):
+        await store.remove(row.id, replace(removal(), details={"agent": "\x00"}))
+    assert [each.removed for each in (await store.load()).agents if each.name == "kept"] == [False]
 
 
 async def test_rows_tell_which_file_was_written_last(database: Database) -> None:

@@ -196,6 +196,20 @@ async def test_nobody_marks_the_turn_of_another_user_or_organisation(
     assert await marks(database, running) != before
 
 
+@pytest.mark.parametrize("mark", [TurnMark.FOLLOWED, TurnMark.ANSWERED_RUNNING, TurnMark.CALLER_GONE])
+async def test_a_mark_that_is_written_late_has_its_time_and_moves_no_later_one(
+    mark: TurnMark, database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    late = await turns.mark(principal, running.id, mark, timedelta(hours=1))
+    now = await turns.mark(principal, running.id, mark)
+    assert late is not None
+    assert now is not None
+    assert timedelta(hours=1) <= now - late < timedelta(hours=2)
+    assert await turns.mark(principal, running.id, mark, timedelta(minutes=1)) == now
+
+
 async def test_the_end_is_found_again_after_its_acknowledgement_was_lost(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
@@ -506,6 +520,7 @@ async def test_a_turn_whose_lease_is_over_is_interrupted_with_the_text_so_far(
     ]
     stored = await turns.get(principal, over.id)
     assert (stored.status, stored.end_reason) == (TurnStatus.INTERRUPTED, EndReason.LEASE_EXPIRED)
+    assert stored.bill.latency is None  # nobody saw its end
     following = await begin(turns, principal, new_turn(agent, "second", over.session_id, lease=15))
     assert await contents(database, principal, over) == ["first", "so far", "second"]
     assert following.previous_message_id == stored.last_message_id

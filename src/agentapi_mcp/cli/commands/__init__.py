@@ -49,4 +49,29 @@ GROUPS = {
         "help": "Show the help of a command.",
     },
 }
+# What people look for, by words that are no commands.
+LOOKED_FOR = {
+    **dict.fromkeys(("ask", "message", "prompt", "talk"), "chat"),
+    **dict.fromkeys(("cost", "costs", "bill", "bills", "billing", "spend", "spending", "usage", "runs"), "turns list"),
+    **dict.fromkeys(("history", "conversation", "conversations", "chats", "threads"), "sessions list"),
+    **dict.fromkeys(("list", "ls", "agent", "backends", "providers"), "agents list"),
+    **dict.fromkeys(("price", "prices", "pricing"), "models list"),
+    **dict.fromkeys(("add", "init", "setup"), "agents add"),
+    **dict.fromkeys(("install", "clients", "mcp"), "connect"),
+    **dict.fromkeys(("start", "run", "server", "http", "up"), "serve"),
+    **dict.fromkeys(("down", "kill", "quit", "shutdown"), "stop"),
+    **dict.fromkeys(("cancel", "abort"), "turns cancel"),
+    **dict.fromkeys(("check", "config", "configure", "debug", "diagnose", "health", "settings", "test"), "doctor"),
+    **dict.fromkeys(("login", "signin", "auth", "oauth"), "accounts connect"),
+    **dict.fromkeys(("apikey", "api-key", "api-keys"), "keys add"),
+    **dict.fromkeys(("users", "invite", "team"), "members list"),
+    **dict.fromkeys(("org", "orgs", "organisation", "limits"), "organization show"),
+    **dict.fromkeys(("log", "logs", "events"), "audit"),
+    **dict.fromkeys(("import", "load"), "restore"),
+    **dict.fromkeys(("dump", "save"), "backup"),
+    **dict.fromkeys(("upgrade", "update"), "migrate"),
+    **dict.fromkeys(("remove", "delete"), "uninstall"),
+    **dict.fromkeys(("search", "find"), "sessions list"),
+    "version": "--version",
+}
 SUMMARIES = {name: summary for group in GROUPS.values() for name, summary in sorted(group.items())}

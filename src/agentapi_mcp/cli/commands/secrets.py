@@ -1,16 +1,20 @@
 """The commands for the master keys, which seal API keys and accounts."""
 
-from collections import Counter
+from collections.abc import Sequence
 from importlib import import_module
 
 import click
 
 from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.core.keys.models import UnopenedSecret
 from agentapi_mcp.core.services import Services
+
+_MOST_NAMED = 5  # secrets of one master key in a message
 
 
 @click.group(cls=CommandGroup)
@@ -36,16 +40,33 @@ def secrets_rotate(*, as_json: bool) -> None:
 
     async def rotate(services: Services, _settings: object) -> None:
         keys, accounts = await services.api_keys.rotate(services.principal), await services.accounts.rotate()
-        unopened = Counter(keys.unopened) + Counter(accounts.unopened)
+        unopened = [*keys.unopened, *accounts.unopened]
         if as_json and not unopened:
             print_json({"sealed": keys.sealed + accounts.sealed})
         else:
             (print_err if as_json else print_out)(f"Sealed again: {keys.sealed + accounts.sealed}.")
         if unopened:
-            which = ", ".join(f"{count} by {name!r}" for name, count in sorted(unopened.items()))
-            raise StoreError(
-                f"Not opened, and left as they were: {which}. Add the master key that sealed them to "
-                "AGENTAPI_MASTER_KEY, after the first, and run this again; or their owners bring them again."
-            )
+            raise StoreError(_left_as_they_were(unopened))
 
     run(rotate)
+
+
+def _left_as_they_were(unopened: Sequence[UnopenedSecret]) -> str:
+    """Say which secrets could not be opened, a few by each master key, and what to do for each of those."""
+    by_key: dict[str, list[UnopenedSecret]] = {}
+    for each in unopened:
+        by_key.setdefault(each.master_key, []).append(each)
+    which = "; ".join(
+        f"{len(some)} by {name!r} ({', '.join(each.name for each in some[:_MOST_NAMED])}"
+        f"{', …' if len(some) > _MOST_NAMED else ''})"
+        for name, some in sorted(by_key.items())
+    )
+    steps: list[str] = []
+    if absent := sorted({repr(each.master_key) for each in unopened if not each.is_key_given}):
+        steps.append(f"Add {listed(absent)} to AGENTAPI_MASTER_KEY, after the first, and run this again.")
+    if others := sorted({repr(each.master_key) for each in unopened if each.is_key_given}):
+        steps.append(
+            f"What has the id {listed(others)} now is another key than the one that sealed them: give it an id of its "
+            "own, add the one from before with its id, and run this again."
+        )
+    return f"Not opened, and left as they were: {which}. {' '.join(steps)} Or their owners bring them again."

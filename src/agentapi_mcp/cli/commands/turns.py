@@ -87,7 +87,9 @@ async def _list_turns(services: Services, limit: int, *, running: bool, as_json:
 
 
 def _took(turn: Turn) -> str:
-    return "" if turn.ended_at is None else f"{(turn.ended_at - turn.created_at).total_seconds():.1f}"
+    if turn.ended_at is None or turn.bill.latency is None:
+        return ""
+    return f"{(turn.ended_at - turn.created_at).total_seconds():.1f}"
 
 
 def _cost(turn: Turn) -> str:
@@ -110,7 +112,9 @@ def _print(turn: Turn, *, as_json: bool) -> None:
     if as_json:
         print_json(fields)
         return
-    times = {"began": turn.created_at, "asked": turn.asked_at, "ended": turn.ended_at}
+    is_end_known = turn.ended_at is None or turn.bill.latency is not None
+    ended = "ended" if is_end_known else "ended, at an unknown time; found so"
+    times = {"began": turn.created_at, "asked": turn.asked_at, ended: turn.ended_at}
     print_out(f"turn: {turn.id}")
     print_out(f"session: {turn.session_id}")
     for name, at in times.items():

@@ -36,7 +36,7 @@ from agentapi_mcp.core.accounts.tokens import AccountTokens, TokenPorts, not_con
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Action, Principal, require
-from agentapi_mcp.core.keys.models import Rotation
+from agentapi_mcp.core.keys.models import Rotation, UnopenedSecret
 
 # Accounts of one step of a rotation.
 _BATCH = 50
@@ -242,16 +242,19 @@ class Accounts:
         It checks no role: operators call it, who have the master keys and the database. No token is returned.
         """
         tokens, done, after = self._needed_tokens(), 0, UserId(UUID(int=0))
-        unopened: dict[str, int] = {}
-        while batch := await self._ports.store.sealed_with_other_keys(tokens.key_id, after, _BATCH):
+        unopened: list[UnopenedSecret] = []
+        while batch := await self._ports.store.sealed(after, _BATCH):
             after = max(old.account.user_id for old in batch)
             for old in batch:
+                account = old.account
                 try:
-                    again = tokens.seal(old.account, tokens.open_(old))
-                except AgentApiError:  # one undecryptable account must not stop the rotation of the rest
-                    unopened[old.key_id] = unopened.get(old.key_id, 0) + 1
-                else:
-                    done += await self._ports.store.replace(old, again)
+                    opened = tokens.open_(old)
+                except AgentApiError as exc:  # one undecryptable account must not stop the rotation of the rest
+                    name = f"account {account.provider} of user {account.user_id}"
+                    unopened.append(UnopenedSecret.of(name, old.key_id, exc))
+                    continue
+                if old.key_id != tokens.key_id:
+                    done += await self._ports.store.replace(old, tokens.seal(account, opened))
         return Rotation(done, unopened)
 
     @asynccontextmanager

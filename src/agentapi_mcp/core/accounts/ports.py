@@ -70,8 +70,8 @@ class AccountStore(Protocol):
         """Remove an account; False if it changed meanwhile."""
         ...
 
-    async def sealed_with_other_keys(self, key_id: str, after: UserId, limit: int) -> Sequence[SealedAccount]:
-        """List accounts of some users that are encrypted with another master key, by user."""
+    async def sealed(self, after: UserId, limit: int) -> Sequence[SealedAccount]:
+        """List the accounts of some users that have any, by user."""
         ...
 
 

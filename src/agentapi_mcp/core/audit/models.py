@@ -61,7 +61,6 @@ AWAITED = frozenset(
         AuditAction.SECRETS_ROTATED,
         AuditAction.ORGANIZATION_CHANGED,
         AuditAction.ORGANIZATION_CREATED,
-        AuditAction.AGENT_REMOVED,
         AuditAction.MEMBER_INVITED,
         AuditAction.INVITATION_WITHDRAWN,
         AuditAction.MEMBER_CHANGED,

@@ -11,6 +11,7 @@ from agentapi_mcp.base.errors import AgentApiError, NotFoundError
 from agentapi_mcp.base.json_values import as_object, is_list
 from agentapi_mcp.base.spellings import named, spelling
 from agentapi_mcp.base.text import listed
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.backend_pool import RefCountedBackend
 from agentapi_mcp.core.catalogue.declared_rows import declared_row
@@ -206,9 +207,9 @@ class Catalogue:
         rows = await self._current()
         return tuple(row for row in rows.agents if self._declaration(row) is None)
 
-    async def remove(self, row: AgentRow) -> None:
-        """Take a row that no file declares out of all lists; nothing is deleted."""
-        await self._store.remove(row.id)
+    async def remove(self, row: AgentRow, event: AuditEvent) -> None:
+        """Take a row that no file declares out of all lists, with the event that records it; nothing is deleted."""
+        await self._store.remove(row.id, event)
         await self.refresh()
 
     def order(self, entry: CatalogueEntry) -> tuple[bool, int, str]:

@@ -6,6 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from agentapi_mcp.base.ids import AgentId, OrgId
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.models import HealthCheck
 from agentapi_mcp.core.catalogue.models import (
     AgentHealth,
@@ -33,8 +34,11 @@ class CatalogueStore(Protocol):
         """Notify all processes to reload."""
         ...
 
-    async def remove(self, agent_id: AgentId) -> None:
-        """Mark a row as removed until a file declares it again, and notify all processes; nothing is deleted."""
+    async def remove(self, agent_id: AgentId, event: AuditEvent) -> None:
+        """Mark a row as removed until a file declares it again, record that, and notify all processes, or do nothing.
+
+        Nothing is deleted.
+        """
         ...
 
 

@@ -30,11 +30,9 @@ class UndeclaredAgents:
         rows = await self.list_()
         row = next((row for row in rows if row.name == name), None)
         if row is not None:
-            await self._catalogue.remove(row)
-            target = AuditTarget("agent", str(row.id))
-            await self._audit.record(
-                operator, AuditAction.AGENT_REMOVED, target=target, details=AuditDetails(agent=name)
-            )
+            target, details = AuditTarget("agent", str(row.id)), AuditDetails(agent=name)
+            event = self._audit.event(operator, AuditAction.AGENT_REMOVED, target=target, details=details)
+            await self._catalogue.remove(row, event)
             return
         declared = await self._catalogue.declared_names()
         if name in declared:

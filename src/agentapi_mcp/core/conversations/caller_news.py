@@ -26,27 +26,30 @@ class CallerNews:
         self._clock = clock
         self._spawn = spawn
         self._marking: set[asyncio.Task[None]] = set()
+        # Marks that nobody writes now, with when they were made: only what is written is forgotten.
+        self._marks: dict[tuple[TurnId, TurnMark], tuple[Principal, float]] = {}
         self._delivered: set[TurnId] = set()
-        self._has_delivered = asyncio.Event()
+        self._has_news = asyncio.Event()
         self._was_refused = False  # what the last flush had to write is not written
 
     def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
-        """Write a mark without waiting."""
-        marking = self._spawn(self._mark(principal, turn_id, mark))
+        """Write a mark without waiting; one that the database does not take is written later, with its time."""
+        self._marks[turn_id, mark] = principal, self._clock.monotonic()
+        marking = self._spawn(self._mark(turn_id, mark))
         self._marking.add(marking)
         marking.add_done_callback(self._marking.discard)
 
     def delivered(self, turn_id: TurnId) -> None:
         """Note that the answer of a turn has arrived; it is written with those of the next moment."""
         self._delivered.add(turn_id)
-        self._has_delivered.set()
+        self._has_news.set()
 
     async def run(self) -> None:
-        """Write deliveries forever."""
+        """Write deliveries, and marks that were refused, forever."""
         pause = _DELIVERED_DELAY
         while True:
-            if not self._delivered:
-                await self._has_delivered.wait()
+            if not self._delivered and not self._marks:
+                await self._has_news.wait()
             await self._clock.sleep(pause)
             await guarded(self.flush())
             pause = min(pause * 2, _LONGEST_PAUSE) if self._was_refused else _DELIVERED_DELAY
@@ -58,9 +61,10 @@ class CallerNews:
         await self.flush()
 
     async def flush(self) -> None:
-        """Write the deliveries that are waiting."""
+        """Write the deliveries and the marks that are waiting."""
         delivered = frozenset(self._delivered)
-        self._has_delivered.clear()
+        self._has_news.clear()
+        self._was_refused = False
         if delivered:
             self._was_refused = True
             # Only what is written is forgotten: where this is cancelled at the end of the process, or the store is
@@ -69,7 +73,26 @@ class CallerNews:
                 await self._turns.mark_delivered(sorted(delivered))
                 self._delivered -= delivered
                 self._was_refused = False
+        for turn_id, mark in list(self._marks):
+            if not await self._write(turn_id, mark):
+                self._was_refused = True
+                break
 
-    async def _mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
-        with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
-            await self._turns.mark(principal, turn_id, mark)
+    async def _mark(self, turn_id: TurnId, mark: TurnMark) -> None:
+        await self._write(turn_id, mark)
+
+    async def _write(self, turn_id: TurnId, mark: TurnMark) -> bool:
+        """Write a mark that nobody else writes; False where the database does not take it."""
+        waiting = self._marks.pop((turn_id, mark), None)
+        if waiting is None:
+            return True
+        principal, made = waiting
+        try:
+            await self._turns.mark(principal, turn_id, mark, timedelta(seconds=self._clock.monotonic() - made))
+        except (StoreError, asyncio.CancelledError) as exc:
+            self._marks.setdefault((turn_id, mark), waiting)  # a newer one stays
+            self._has_news.set()
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            return False
+        return True

@@ -83,8 +83,14 @@ class TurnStore(Protocol):
         """Sum up the principal's ended turns of a period that an agent was asked for; `until` is not in it."""
         ...
 
-    async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
-        """Record a fact about a turn's callers; return its time by the store's clock, None without such a turn."""
+    async def mark(
+        self, principal: Principal, turn_id: TurnId, mark: TurnMark, ago: timedelta = timedelta(0)
+    ) -> datetime | None:
+        """Record a fact about a turn's callers, that long ago; a later one of its kind stays.
+
+        Returns:
+            The time of the latest by the store's clock, None without such a turn.
+        """
         ...
 
     async def mark_delivered(self, turn_ids: Sequence[TurnId]) -> None:

@@ -132,7 +132,7 @@ class TurnRunner:
                 unsubscribe()
                 for task in (*workers, *self._tasks):
                     task.cancel()
-                await self.callers.news.flush()
+                await self.callers.news.publish()
 
     # --- what callers ask
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.catalogue.declared_rows import declared_row
 from agentapi_mcp.core.catalogue.models import (
@@ -47,7 +48,7 @@ class UnwrittenCatalogue(CatalogueStore):
         return None
 
     @override
-    async def remove(self, agent_id: AgentId) -> None:
+    async def remove(self, agent_id: AgentId, event: AuditEvent) -> None:
         return None
 
     def _unwritten(self, agent: AgentDeclaration) -> AgentRow:

@@ -25,6 +25,7 @@ from agentapi_mcp.core.keys.models import (
     ProviderKey,
     Rotation,
     SealedKey,
+    UnopenedSecret,
     key_place,
     plain_provider,
 )
@@ -184,19 +185,19 @@ class ApiKeys:
             ConfigurationError: there is no master key.
         """
         sealer, done, after = self._needed_sealer(), 0, ApiKeyId(UUID(int=0))
-        unopened: dict[str, int] = {}
-        while batch := await self._store.sealed_with_other_keys(sealer.key_id, after, _BATCH):
-            # Also past keys that cannot be decrypted, which the query would return for ever.
+        unopened: list[UnopenedSecret] = []
+        while batch := await self._store.sealed(after, _BATCH):
             after = batch[-1].key.id
             again: list[tuple[SealedKey, SealedKey]] = []
             for old in batch:
                 place = _place(old.key)
                 try:
-                    sealed = sealer.seal(sealer.open_(old.sealed, place), place)
-                except AgentApiError:  # one undecryptable key must not stop the rotation of the rest
-                    unopened[old.key_id] = unopened.get(old.key_id, 0) + 1
-                else:
-                    again.append((old, SealedKey(old.key, sealed, sealer.key_id)))
+                    plain = sealer.open_(old.sealed, place)
+                except AgentApiError as exc:  # one undecryptable key must not stop the rotation of the rest
+                    unopened.append(UnopenedSecret.of(f"key {old.key.id}", old.key_id, exc))
+                    continue
+                if old.key_id != sealer.key_id:
+                    again.append((old, SealedKey(old.key, sealer.seal(plain, place), sealer.key_id)))
             done += await self._store.replace(again)
         await self._audit.record(
             operator,

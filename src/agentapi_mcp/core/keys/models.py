@@ -1,13 +1,15 @@
 """Models of API keys, and of requests for keys."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from pydantic import SecretStr
 from typing_extensions import override
 
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError
 from agentapi_mcp.base.ids import ApiKeyId, OrgId, UserId
 from agentapi_mcp.core.access.models import LoginBegun
 
@@ -105,11 +107,25 @@ def plain_provider(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class UnopenedSecret:
+    """A secret that a rotation left as it was: the id of its master key is not given, or is that of another key."""
+
+    name: str  # in words, for the operator
+    master_key: str
+    is_key_given: bool
+
+    @classmethod
+    def of(cls, name: str, master_key: str, error: AgentApiError) -> Self:
+        """Tell by the error of the sealer whether the key is given."""
+        return cls(name, master_key, is_key_given=not isinstance(error, ConfigurationError))
+
+
+@dataclass(frozen=True, slots=True)
 class Rotation:
-    """Result of a rotation: the number of re-encrypted secrets, and of undecryptable ones by master key id."""
+    """Result of a rotation: the number of re-encrypted secrets, and the undecryptable ones."""
 
     sealed: int
-    unopened: Mapping[str, int]
+    unopened: Sequence[UnopenedSecret]
 
 
 class PagePurpose(StrEnum):

@@ -38,8 +38,8 @@ class ApiKeyStore(Protocol):
         """Record the use of a key, unless one was recorded within the last minute."""
         ...
 
-    async def sealed_with_other_keys(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
-        """List keys of all owners that are encrypted with another master key, by id."""
+    async def sealed(self, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
+        """List keys of all owners, by id."""
         ...
 
     async def replace(self, pairs: Sequence[tuple[SealedKey, SealedKey]]) -> int:

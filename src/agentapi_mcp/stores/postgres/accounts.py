@@ -69,9 +69,9 @@ UPDATE public.mcp_sessions SET oauth_data = oauth_data - $3::text, updated_at = 
 """
 _LIST: LiteralString = """
 SELECT user_id, oauth_data::text FROM public.mcp_sessions
- WHERE session_id = 'oauth/' || user_id AND user_id > $2
-   AND EXISTS (SELECT FROM jsonb_each(oauth_data) AS each (name, content) WHERE content ->> 'key_id' <> $1)
- ORDER BY user_id LIMIT $3
+ WHERE session_id = 'oauth/' || user_id AND user_id > $1
+   AND EXISTS (SELECT FROM jsonb_each(oauth_data) AS each (name, content) WHERE content ? 'key_id')
+ ORDER BY user_id LIMIT $2
 """
 
 
@@ -117,11 +117,11 @@ class PostgresAccounts(AccountStore):
             return await connection.execute(_REMOVE, *_own(stored)) != _NONE
 
     @override
-    async def sealed_with_other_keys(self, key_id: str, after: UserId, limit: int) -> Sequence[SealedAccount]:
+    async def sealed(self, after: UserId, limit: int) -> Sequence[SealedAccount]:
         async with self._database.as_system("accounts to seal again") as connection:
-            rows = await connection.fetch(_LIST, key_id, after, limit)
+            rows = await connection.fetch(_LIST, after, limit)
         found = (_accounts(UserId(row["user_id"]), row["oauth_data"]).values() for row in rows)
-        return [account for accounts in found for account in accounts if account.key_id != key_id]
+        return [account for accounts in found for account in accounts]
 
     def _of(self, stored: SealedAccount) -> AbstractAsyncContextManager[Connection]:
         return self._database.as_system(_PURPOSE, user=stored.account.user_id)

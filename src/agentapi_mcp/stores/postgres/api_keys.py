@@ -112,11 +112,9 @@ class PostgresApiKeys(ApiKeyStore):
             )
 
     @override
-    async def sealed_with_other_keys(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
+    async def sealed(self, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
         async with self._database.as_system("keys to seal again") as connection:
-            rows = await connection.fetch(
-                _SEALED + "WHERE key_id <> $1 AND id > $2 ORDER BY id LIMIT $3", key_id, after, limit
-            )
+            rows = await connection.fetch(_SEALED + "WHERE id > $1 ORDER BY id LIMIT $2", after, limit)
         return tuple(_sealed(row) for row in rows)
 
     @override

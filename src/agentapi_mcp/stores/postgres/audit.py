@@ -12,7 +12,7 @@ from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
 from agentapi_mcp.core.audit.ports import AuditStore
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.stores.postgres.database import Database, Row
+from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.owner_connections import owner_connection
 from agentapi_mcp.stores.postgres.positions import cursor_before, read_position
 
@@ -58,10 +58,8 @@ class PostgresAudit(AuditStore):
 
     @override
     async def append(self, events: Sequence[AuditEvent]) -> None:
-        # One parameter for the whole batch, so one statement whatever its size.
-        payload = json_text([event_fields(event) for event in events])
         async with self._database.as_system("write down what happened, whoever did it") as connection:
-            await connection.execute(_APPEND, payload)
+            await append(connection, events)
 
     @override
     async def list_(
@@ -120,6 +118,12 @@ async def prune_audit(owner_url: str, before: datetime, variable: str | None = N
                 len(rows),
             )
     return tuple(str(row["month"]) for row in rows)
+
+
+async def append(connection: Connection, events: Sequence[AuditEvent]) -> None:
+    """Write events in the transaction of what they record; as the system."""
+    # One parameter for the whole batch, so one statement whatever its size.
+    await connection.execute(_APPEND, json_text([event_fields(event) for event in events]))
 
 
 def event_fields(event: AuditEvent) -> dict[str, object]:

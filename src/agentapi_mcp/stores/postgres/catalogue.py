@@ -11,6 +11,7 @@ from typing_extensions import override
 from agentapi_mcp.base.ids import AgentId, ModelRowId
 from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_object, as_text
 from agentapi_mcp.base.money import MOST_USD, RATES, Prices, Rates, Tier
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
     AgentRow,
@@ -21,6 +22,7 @@ from agentapi_mcp.core.catalogue.models import (
 )
 from agentapi_mcp.core.catalogue.ports import CatalogueStore
 from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.stores.postgres.audit import append
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.signals import tell
@@ -131,9 +133,10 @@ class PostgresCatalogue(CatalogueStore):
             await _notify_changed(connection)
 
     @override
-    async def remove(self, agent_id: AgentId) -> None:
-        async with self._database.as_system("remove an agent") as connection:
+    async def remove(self, agent_id: AgentId, event: AuditEvent) -> None:
+        async with self._database.as_system("remove an agent", user=event.user_id) as connection:
             await connection.execute(_REMOVE, agent_id)
+            await append(connection, [event])
             await _notify_changed(connection)
 
 

@@ -27,14 +27,12 @@ SELECT t.id FROM agentapi.turns t WHERE t.session_id = ANY($7::uuid[]) AND {_IS_
    FOR UPDATE SKIP LOCKED
 """  # noqa: S608  # made of literals
 # In a statement of its own, whose snapshot sees what was written until the locks were taken. The text so far becomes
-# the assistant's message.
+# the assistant's message. How long it took is not known: it is found dead seconds later, or days, as after a restore.
 _SETTLE: LiteralString = f"""
 WITH orphans AS (
     UPDATE agentapi.turns t
        SET status = $8, end_reason = $9, lease_owner = NULL, lease_until = NULL,
            ended_at = greatest(clock_timestamp(), t.created_at),
-           latency_ms = least(greatest(extract(epoch FROM clock_timestamp() - t.created_at) * 1000, 0),
-                              2147483647)::integer,
            assistant_message_id = CASE WHEN t.partial_text <> '' THEN gen_random_uuid() END
      WHERE t.id = ANY($7::uuid[]) AND {_IS_ORPHAN}
     RETURNING t.id, t.session_id, t.user_id, t.org_id, t.agent_name, t.model_name, t.assistant_message_id,

@@ -71,7 +71,7 @@ _MARKED: dict[TurnMark, LiteralString] = {
     TurnMark.CALLER_GONE: "caller_gone_at",
 }
 _MARK: dict[TurnMark, LiteralString] = {
-    mark: f"UPDATE agentapi.turns SET {column} = clock_timestamp() "  # noqa: S608  # made of literals
+    mark: f"UPDATE agentapi.turns SET {column} = greatest({column}, clock_timestamp() - $4::interval) "  # noqa: S608  # made of literals
     f"WHERE id = $1 AND user_id = $2 AND org_id = $3 RETURNING {column}"
     for mark, column in _MARKED.items()
 }
@@ -179,12 +179,14 @@ class PostgresTurns(TurnStore):
         return Spending(turns=row["turns"], cost_usd=row["cost_usd"], unknown=row["unknown"])
 
     @override
-    async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
+    async def mark(
+        self, principal: Principal, turn_id: TurnId, mark: TurnMark, ago: timedelta = timedelta(0)
+    ) -> datetime | None:
         async with self._database.as_system(
             "what became of a turn's callers, who need not be allowed to write", user=principal.user_id
         ) as connection:
             # The system's role sees the rows of every tenant, so the statement names the owner.
-            return await connection.fetchval(_MARK[mark], turn_id, principal.user_id, principal.org_id)
+            return await connection.fetchval(_MARK[mark], turn_id, principal.user_id, principal.org_id, ago)
 
     @override
     async def mark_delivered(self, turn_ids: Sequence[TurnId]) -> None:
