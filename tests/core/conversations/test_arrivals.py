@@ -69,6 +69,12 @@ async def is_noted(world: World, turn: Turn) -> bool:
     return True
 
 
+async def is_gone(world: World, turn: Turn, also: str = "") -> bool:
+    """Wait until the database knows that the caller of a turn has left."""
+    await world.until(f"id = $1 AND caller_gone_at IS NOT NULL{also}", turn.id)
+    return True
+
+
 async def test_a_mark_that_is_on_its_way_when_the_process_ends_is_written_by_the_last_flush(world: World) -> None:
     server = await world.program()
     turn = await server.turns.chat(server.principal, asks(), wait=LONG)
@@ -105,7 +111,7 @@ async def test_a_departure_that_the_database_did_not_take_is_written_again_altho
         news = CallerNews(AwayTurns(database), SystemClock(), group.create_task)
         writing = group.create_task(news.run())
         news.mark(server.principal, turn.id, TurnMark.CALLER_GONE)
-        await world.until("id = $1 AND caller_gone_at IS NOT NULL", turn.id)
+        assert await is_gone(world, turn)
         writing.cancel()
 
 
@@ -129,7 +135,7 @@ async def test_a_departure_that_is_on_its_way_when_the_process_ends_is_written(w
         for task in tasks:
             task.cancel()
         await news.publish()
-    await world.until("id = $1 AND caller_gone_at IS NOT NULL AND followed_at IS NOT NULL", turn.id)
+    assert await is_gone(world, turn, " AND followed_at IS NOT NULL")
 
 
 async def test_a_mark_that_the_database_did_not_take_is_written_when_the_process_ends(world: World) -> None:
