@@ -136,7 +136,8 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
     given = {key.split(" to ")[0] for key in after if " agentapi." in key and key.endswith(" to authenticated")}
     tables, columns = ({key for key in given if key.count(".") == dots} for dots in (1, 2))
     views = ("agent_names", "model_names", "own_organizations", "own_message_counts", "own_openings")
-    assert tables == {f"grant on agentapi.{name}" for name in views}
+    spending = ("usage_daily", "budgets", "budget_periods")
+    assert tables == {f"grant on agentapi.{name}" for name in (*views, *spending)}
     assert {key.split(".")[1] for key in columns} == {"tasks", "turns"}
     assert not {"backend_state", "fingerprint", "lease_owner"} & {key.split(".")[2] for key in columns}
     assert after["grant on public.chat_messages to authenticated"] == "SELECT"
@@ -175,6 +176,8 @@ async def test_a_preview_on_a_second_run_names_what_is_granted_only(deployed: Pr
         "begin_turn_1(text,jsonb,text)",
         "begin_turn_2(text,jsonb,jsonb,text)",
         "end_turn_1(text,jsonb,text,jsonb)",
+        "end_turn_2(text,jsonb,text,jsonb)",
+        "estimate_turn_1(text,uuid,text,uuid)",
         "mark_delivered_1(uuid[])",
         "tell_1(uuid,text[])",
         "turn_defaults_1(text,uuid)",

@@ -12,6 +12,7 @@ GROUPS = {
     "Conversations and cost": {
         "sessions": "Find, read, export, rename and delete conversations.",
         "turns": "List turns, look at one, or end one, from any terminal.",
+        "budgets": "See and set what may be spent.",
         "export": "Write everything of yours to a ZIP archive.",
     },
     "Clients": {
