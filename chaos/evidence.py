@@ -16,7 +16,9 @@ _ECHO = re.compile(r"ECHO:([0-9a-f]+)")
 # `reply` is the assistant's message that the turn names.
 _TURNS = """
 SELECT t.id::text, t.session_id::text, t.status, t.end_reason, u.content AS message, a.content AS reply,
-       extract(epoch FROM t.created_at)::float8 AS created_at, extract(epoch FROM t.ended_at)::float8 AS ended_at
+       extract(epoch FROM t.created_at)::float8 AS created_at, extract(epoch FROM t.ended_at)::float8 AS ended_at,
+       t.asked_at IS NOT NULL AS is_asked, t.input_tokens, t.output_tokens,
+       (t.cost_usd * 1000000000)::bigint AS cost_nanos
   FROM agentapi.turns t
   JOIN public.chat_messages u ON u.id = t.user_message_id
   LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
@@ -27,7 +29,44 @@ SELECT m.session_id::text, m.role, m.content, m.metadata ->> 'turn_id' AS turn_i
        ARRAY(SELECT t.id::text FROM agentapi.turns t WHERE t.user_message_id = m.id) AS answered_by
   FROM public.chat_messages m ORDER BY m.session_id, m.created_at, m.id
 """
+_LEDGER = """
+SELECT turn_id::text, kind, coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens,
+       coalesce(cost_nanos, 0) AS cost_nanos, unpriced FROM agentapi.ledger
+"""
+# Sums of a day that are not those of its entries, each way.
+_DAYS = """
+WITH ledger AS (
+    SELECT org_id, (at AT TIME ZONE 'UTC')::date AS day, person, agent, coalesce(model_used, model, '') AS model,
+           coalesce(provider, '') AS provider, count(*) FILTER (WHERE kind = 'turn') AS turns,
+           sum(coalesce(input_tokens, 0)) AS input_tokens, sum(coalesce(output_tokens, 0)) AS output_tokens,
+           sum(coalesce(cost_nanos, 0)) AS cost_nanos, sum(unpriced) AS unpriced
+      FROM agentapi.ledger GROUP BY 1, 2, 3, 4, 5, 6
+), days AS (
+    SELECT org_id, day, person, agent, model, provider, sum(turns)::bigint AS turns,
+           sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost_nanos) AS cost_nanos,
+           sum(unpriced)::bigint AS unpriced
+      FROM agentapi.usage_daily GROUP BY 1, 2, 3, 4, 5, 6
+)
+SELECT row_to_json(e)::text AS day FROM (TABLE ledger EXCEPT TABLE days) AS e
+ UNION ALL
+SELECT row_to_json(d)::text FROM (TABLE days EXCEPT TABLE ledger) AS d
+"""
 _AUDITED = "SELECT DISTINCT target_id FROM agentapi.audit_events WHERE action = 'turn_ended' AND target_id IS NOT NULL"
+
+
+# What the provider takes for a token, in nano-dollars: as in the catalogue of a world.
+INPUT_NANOS, OUTPUT_NANOS = 150, 600
+
+
+def usage_of(marker: str | None) -> tuple[int, int]:
+    """Return how many tokens the message of a marker and its answer have, as the provider counts."""
+    digits = "00" if marker is None else marker[-2:]
+    return 7 + int(digits, 16), 5 + int(digits[0], 16)
+
+
+def nanos_of(usage: tuple[int, int]) -> int:
+    """Return what so many tokens cost."""
+    return usage[0] * INPUT_NANOS + usage[1] * OUTPUT_NANOS
 
 
 def marked(marker: str, words: str) -> str:
@@ -63,6 +102,7 @@ class Told:
     reply: str = ""
     saved: bool = True
     words: str = ""
+    bill: tuple[int, int, int] | None = None  # input and output tokens, and nano-dollars; None if it is unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +154,33 @@ class Turn:
     reply: str | None
     created_at: float
     ended_at: float | None
+    is_asked: bool
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nanos: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An entry of the ledger; what is unknown is 0 and counted as unpriced."""
+
+    turn_id: str
+    kind: str
+    input_tokens: int
+    output_tokens: int
+    cost_nanos: int
+    unpriced: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """What a turn's entries, or its bill, come to."""
+
+    turns: int
+    input_tokens: int
+    output_tokens: int
+    cost_nanos: int
+    unpriced: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +236,8 @@ class Evidence:
     stored: Sequence[Stored]
     audited: frozenset[str]
     asked: Sequence[Asked]
+    entries: Sequence[Entry]
+    false_days: Sequence[str]
     lives: Sequence[Life] = ()
     outages: Sequence[Outage] = ()
     logged: Mapping[str, str] = field(default_factory=dict[str, str])  # by replica
@@ -181,6 +250,8 @@ class Rows:
     turns: Sequence[Turn]
     stored: Sequence[Stored]
     audited: frozenset[str]
+    entries: Sequence[Entry]
+    false_days: Sequence[str]
 
 
 async def read_database(url: str) -> Rows:
@@ -192,9 +263,11 @@ async def read_database(url: str) -> Rows:
             turns = [_turn(row) for row in await connection.fetch(_TURNS)]
             stored = [Stored(**dict(row)) for row in await connection.fetch(_MESSAGES)]
             audited = frozenset(str(row["target_id"]) for row in await connection.fetch(_AUDITED))
+            entries = [Entry(**dict(row)) for row in await connection.fetch(_LEDGER)]
+            false_days = [str(row["day"]) for row in await connection.fetch(_DAYS)]
     finally:
         await connection.close()
-    return Rows(turns, stored, audited)
+    return Rows(turns, stored, audited, entries, false_days)
 
 
 def read_log(path: Path) -> list[Asked]:
@@ -227,4 +300,8 @@ def _turn(row: "asyncpg.Record") -> Turn:
         reply=row["reply"],
         created_at=row["created_at"],
         ended_at=row["ended_at"],
+        is_asked=row["is_asked"],
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        cost_nanos=row["cost_nanos"],
     )

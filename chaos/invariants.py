@@ -2,10 +2,23 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from chaos.evidence import Asked, Evidence, Life, Outage, Told, Turn, echo_of, marker_of
+from chaos.evidence import (
+    Asked,
+    Entry,
+    Evidence,
+    Life,
+    Outage,
+    Sums,
+    Told,
+    Turn,
+    echo_of,
+    marker_of,
+    nanos_of,
+    usage_of,
+)
 
 # From the moment on at which a process could settle what another one left behind.
 SETTLED_WITHIN = 20.0
@@ -176,6 +189,72 @@ def ends_audited(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("end_not_audited", told.turn_id, told.status)
 
 
+def ledger_is_bills(evidence: Evidence) -> Iterator[Violation]:
+    """Require that each turn is entered once, as its bill says, and that the days have the sums of the ledger."""
+    entries: dict[str, list[Entry]] = defaultdict(list)
+    for entry in evidence.entries:
+        entries[entry.turn_id].append(entry)
+    for turn in evidence.turns:
+        entered, told = _sum(entries[turn.id]), _bill(turn)
+        if entered.turns < told.turns:
+            yield Violation("not_entered", turn.id, turn.status)
+        elif entered.turns > told.turns:
+            yield Violation("entered_twice", turn.id, f"{turn.status}, entered {entered.turns} times")
+        elif told.turns and entered != told:
+            yield Violation("ledger_not_bill", turn.id, f"{entered}, and its bill is {told}")
+    for day in evidence.false_days:
+        yield Violation("days_not_ledger", day)
+
+
+def told_is_billed(evidence: Evidence) -> Iterator[Violation]:
+    """Require that the bill that a caller was told is that of the turn."""
+    turns = {turn.id: turn for turn in evidence.turns}
+    for told in _all_told(evidence):
+        turn = turns.get(told.turn_id)
+        if told.bill is None or turn is None:
+            continue
+        if told.bill != (turn.input_tokens, turn.output_tokens, turn.cost_nanos):
+            kept = (turn.input_tokens, turn.output_tokens, turn.cost_nanos)
+            yield Violation("told_another_bill", told.turn_id, f"told {told.bill}, kept {kept}")
+
+
+def bills_are_the_providers(evidence: Evidence) -> Iterator[Violation]:
+    """Require that the provider's log has what the bills say, to the token and the nano-dollar."""
+    answered = Counter(each.marker for each in evidence.asked if each.ended_at is not None and each.marker is not None)
+    for marker, its in _turns_by_marker(evidence).items():
+        known = [turn for turn in its if turn.cost_nanos]
+        usage = usage_of(marker)
+        if any((turn.input_tokens, turn.output_tokens, turn.cost_nanos) != (*usage, nanos_of(usage)) for turn in known):
+            yield Violation("bill_not_the_providers", marker, f"the provider counts {usage}")
+        unknown = sum(_bill(turn).unpriced for turn in its)
+        if not len(known) <= answered[marker] <= len(known) + unknown:
+            yield Violation(
+                "bill_lost", marker, f"{answered[marker]} answers: {len(known)} billed, {unknown} of an unknown cost"
+            )
+
+
+def _sum(entries: Iterable[Entry]) -> Sums:
+    its = list(entries)
+    return Sums(
+        turns=sum(entry.kind == "turn" for entry in its),
+        input_tokens=sum(entry.input_tokens for entry in its),
+        output_tokens=sum(entry.output_tokens for entry in its),
+        cost_nanos=sum(entry.cost_nanos for entry in its),
+        unpriced=sum(entry.unpriced for entry in its),
+    )
+
+
+def _bill(turn: Turn) -> Sums:
+    is_final = turn.status in _FINAL
+    return Sums(
+        turns=int(is_final),
+        input_tokens=turn.input_tokens or 0,
+        output_tokens=turn.output_tokens or 0,
+        cost_nanos=turn.cost_nanos or 0,
+        unpriced=int(turn.cost_nanos is None and turn.is_asked and is_final),
+    )
+
+
 def nothing_unexpected(evidence: Evidence) -> Iterator[Violation]:
     """Require that no replica met an error that its program does not know: callers are told of an internal error."""
     for replica, log in evidence.logged.items():
@@ -199,6 +278,9 @@ RULES: Sequence[Rule] = (
     accepted_is_run,
     interruptions_told,
     ends_audited,
+    ledger_is_bills,
+    told_is_billed,
+    bills_are_the_providers,
     nothing_unexpected,
 )
 

@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from chaos.evidence import echo, marker_of
+from chaos.evidence import echo, marker_of, usage_of
 from chaos.timing import now, pause
 
 from agentapi_mcp.base.concurrency import first_of
 
 _SILENCE = 15.0
-_USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 _REASONS = {200: "OK", 400: "Bad Request", 429: "Too Many Requests", 500: "Internal Server Error"}
 
 
@@ -135,7 +134,9 @@ class Exchange:
             await self.writer.drain()
             await pause(script.pace)
         self._event({}, "stop")
-        self._event({}, None, usage=_USAGE, choices=[])
+        said, answered = usage_of(marker_of(self.message))
+        usage = {"prompt_tokens": said, "completion_tokens": answered, "total_tokens": said + answered}
+        self._event({}, None, usage=usage, choices=[])
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
         return "".join(pieces)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,8 +20,10 @@ from chaos.evidence import (
     Told,
     echo,
     marked,
+    nanos_of,
     read_database,
     read_log,
+    usage_of,
 )
 from chaos.invariants import (
     all_answered,
@@ -45,11 +47,12 @@ VALUES ($1, $2, $3, $4, jsonb_build_object('turn_id', $5::uuid), to_timestamp($6
 """
 _TURN = """
 INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, assistant_message_id, agent_name, backend,
-    fingerprint, status, lease_owner, lease_until, created_at, ended_at)
+    fingerprint, status, lease_owner, lease_until, created_at, ended_at, input_tokens, output_tokens, cost_usd)
 VALUES ($1, $2, $3, $3, $4, $5, 'stub', 'openai', '', $6::text,
     CASE WHEN $6::text = 'running' THEN $3::uuid END, CASE WHEN $6::text = 'running' THEN now() END,
-    to_timestamp($7), to_timestamp($8))
+    to_timestamp($7), to_timestamp($8), $9, $10, $11::numeric / 1000000000)
 """
+_ENTER = "SELECT agentapi.enter(agentapi.entry_of(t)) FROM agentapi.turns t WHERE t.id = $1 AND t.status <> 'running'"
 _AUDIT = """
 INSERT INTO agentapi.audit_events (id, at, action, target_id, outcome)
 VALUES ($1, to_timestamp($2), 'turn_ended', $3, 'ok')
@@ -104,7 +107,10 @@ class Trial:
         end = None if ended is None else at + ended
         answer = None if said is None or end is None else await self.say(session, "assistant", said, turn, end)
         stamps = (_SENT + at, None if end is None else _SENT + end)
-        await self.connection.execute(_TURN, turn, session, self.user, asked, answer, status, *stamps)
+        usage = usage_of(message.marker)
+        bill = (*usage, nanos_of(usage)) if status == "completed" else (None, None, None)
+        await self.connection.execute(_TURN, turn, session, self.user, asked, answer, status, *stamps, *bill)
+        await self.connection.execute(_ENTER, turn)
         if end is not None:
             await self.connection.execute(_AUDIT, str(uuid4()), _SENT + end, turn)
         return Told(at=_SENT + 3, turn_id=turn, session_id=session, status=status, reply=said or "")
@@ -141,6 +147,8 @@ class Trial:
             turns=rows.turns,
             stored=rows.stored,
             audited=rows.audited,
+            entries=rows.entries,
+            false_days=rows.false_days,
             asked=read_log(self.log),
             lives=self.lives,
             outages=self.outages,
@@ -296,6 +304,45 @@ async def lose_an_audit_event(trial: Trial) -> None:
     await trial.connection.execute("DELETE FROM agentapi.audit_events")
 
 
+async def enter_twice(trial: Trial) -> None:
+    message = await trial.answered()
+    await trial.connection.execute(_ENTER, message.told[0].turn_id)
+
+
+async def lose_an_entry(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("TRUNCATE agentapi.ledger, agentapi.usage_daily")
+
+
+async def lose_a_day(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("DELETE FROM agentapi.usage_daily")
+
+
+async def bill_more(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("UPDATE agentapi.turns SET cost_usd = cost_usd + 0.000000001")
+
+
+async def tell_another_bill(trial: Trial) -> None:
+    message = await trial.answered()
+    message.told[0] = replace(message.told[0], bill=(*usage_of(message.marker), 1))
+
+
+async def change_a_bill_silently(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("ALTER TABLE agentapi.turns DISABLE TRIGGER account_turn")
+    await trial.connection.execute(
+        "UPDATE agentapi.turns SET input_tokens = NULL, output_tokens = NULL, cost_usd = NULL"
+    )
+    await trial.connection.execute("ALTER TABLE agentapi.turns ENABLE TRIGGER account_turn")
+
+
+async def forget_a_bill(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("UPDATE agentapi.turns SET cost_usd = 0")
+
+
 async def log_an_error(trial: Trial) -> None:
     await trial.answered()
     trial.logged += "timestamp=1 level=error event=request_failed exception=KeyError\n"
@@ -328,15 +375,15 @@ async def leave_a_message_unanswered(trial: Trial) -> None:
 Spoiler = Callable[[Trial], Awaitable[None]]
 SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (lose_a_message, {"message_lost", "never_answered"}),
-    (accept_a_message_twice, {"message_twice"}),
+    (accept_a_message_twice, {"message_twice", "bill_lost"}),
     (never_end_a_turn, {"turn_never_ended", "never_answered"}),
     (store_two_answers, {"turn_ended_twice"}),
     (tell_two_ends, {"turn_ended_twice"}),
     (end_before_the_beginning, {"ended_before_begun"}),
-    (ask_twice, {"asked_twice"}),
+    (ask_twice, {"asked_twice", "bill_lost"}),
     (tell_the_reply_of_another, {"foreign_reply"}),
     (tell_of_another_session, {"foreign_reply"}),
-    (store_the_reply_of_another, {"foreign_reply", "never_answered"}),
+    (store_the_reply_of_another, {"foreign_reply", "never_answered", "bill_lost"}),
     (move_a_reply_to_another_session, {"foreign_reply", "order_broken"}),
     (answer_out_of_order, {"order_broken"}),
     (accept_out_of_order, {"order_broken"}),
@@ -348,6 +395,13 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (forget_an_orphan, {"interruption_not_told", "never_answered"}),
     (settle_an_orphan_late, {"interruption_told_late", "never_answered"}),
     (lose_an_audit_event, {"end_not_audited"}),
+    (enter_twice, {"entered_twice"}),
+    (lose_an_entry, {"not_entered"}),
+    (lose_a_day, {"days_not_ledger"}),
+    (bill_more, {"bill_not_the_providers"}),
+    (change_a_bill_silently, {"ledger_not_bill"}),
+    (forget_a_bill, {"bill_lost"}),
+    (tell_another_bill, {"told_another_bill"}),
     (log_an_error, {"unexpected_error"}),
     (outlast_a_wait, {"call_outlasted_wait"}),
     (refuse_in_a_200, {"refused_in_200"}),

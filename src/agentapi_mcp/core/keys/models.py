@@ -92,7 +92,7 @@ class ProviderKey:
 
 @dataclass(frozen=True, slots=True)
 class PaidBy:
-    """With what a turn is asked: whose key or account, of which provider, and which of the stored keys, if it is one."""
+    """With what a turn is asked: whose key or account, of which provider, and which stored key, if it is one."""
 
     source: KeySource = KeySource.SERVER
     provider: str | None = None
