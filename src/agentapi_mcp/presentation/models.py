@@ -37,8 +37,8 @@ class _TurnHead(OutputModel):
     """The fields of a turn before those of its cost."""
 
     text: str
-    session_id: str | None
-    turn_id: str | None
+    session_id: str
+    turn_id: str
     status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted", "estimated"]
     stop_reason: str | None
     joined: bool
@@ -58,8 +58,8 @@ class TurnOut(_TurnWithCost):
 
     `text` is what the server says of it, for models that get the fields alone; what the agent says is in `reply`.
     `joined` says that an earlier request started it, `asked` that its provider may have been asked, and `stop_reason`
-    why the agent ended its answer (`StopReason`). With `estimate`, it is no turn: nothing was asked or stored, and
-    `estimated_cost_usd` is what it may cost.
+    why the agent ended its answer (`StopReason`). With `estimate` there is no turn: nothing was asked or stored, its
+    ids are empty, and `estimated_cost_usd` is what it may cost.
     """
 
     estimated_cost_usd: float | None
@@ -67,7 +67,7 @@ class TurnOut(_TurnWithCost):
     warning: str | None
     end_reason: str | None
     saved: bool
-    transcript_uri: str | None
+    transcript_uri: str
     next_step: str | None
     error: FaultOut | None
 

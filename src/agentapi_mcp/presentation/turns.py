@@ -136,8 +136,8 @@ def estimate_fields(chat: ChatEstimate, text: str) -> dict[str, object]:
     estimate = chat.estimate
     return {
         "text": text,
-        "session_id": chat.session_id and str(chat.session_id),
-        "turn_id": None,
+        "session_id": str(chat.session_id or ""),
+        "turn_id": "",
         "status": "estimated",
         "stop_reason": None,
         "joined": False,
@@ -153,7 +153,7 @@ def estimate_fields(chat: ChatEstimate, text: str) -> dict[str, object]:
         "warning": None,
         "end_reason": None,
         "saved": False,
-        "transcript_uri": None,
+        "transcript_uri": "",
         "next_step": None,
         "error": None,
     }

@@ -1,19 +1,17 @@
 """Budgets: reserved where a turn begins, settled where it ends, whoever does either; never more than a hard limit."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, LiteralString
 from uuid import UUID
 
 import asyncpg
 import pytest
 
 from agentapi_mcp.base.errors import BudgetExceededError, LimitExceededError, NotFoundError
-from agentapi_mcp.base.ids import AgentId, ApiKeyId, OrgId, SessionId, UserId, new_id
-from agentapi_mcp.core.backends.events import Usage
+from agentapi_mcp.base.ids import ApiKeyId, OrgId, new_id
 from agentapi_mcp.core.budgets.models import NANOS, BudgetKind, BudgetPeriod, BudgetScope, Expense
-from agentapi_mcp.core.conversations.models import AcceptedTurn, SettlingRule, Turn, TurnCost, TurnStatus
+from agentapi_mcp.core.conversations.models import SettlingRule, Turn
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
 from agentapi_mcp.stores.postgres.budgets import PostgresBudgets
@@ -21,115 +19,16 @@ from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
-from tests.support.new_turns import ending, new_turn
-
-OWNER = UUID(int=5)
-CENT = NANOS // 100
-# Ten cents for each turn.
-EXPENSE = Expense(input_price=Decimal(0), output_nanos=10 * CENT)
-ORGANIZATION, MEMBER = BudgetKind(), BudgetKind(scope=BudgetScope.MEMBER)
-# What must be so at any time: the running turns hold what is reserved, and no hard limit is exceeded by that alone.
-_HELD: LiteralString = """
-SELECT p.reserved_nanos AS reserved,
-       (SELECT coalesce(sum(t.reserved_nanos), 0) FROM agentapi.turns t
-         WHERE p.id = ANY (t.budget_periods) AND t.status IN ('running', 'input_required')) AS held
-  FROM agentapi.budget_periods p WHERE p.org_id = ANY($1::uuid[])
-"""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """An organisation with two members and an administrator, and one with nobody who is in the first."""
-
-    database: Database
-    agent: AgentId
-    ann: Principal
-    abe: Principal
-    chief: Principal
-    bo: Principal
-
-    async def set(self, kind: BudgetKind, dollars: str, who: Principal | None = None) -> UUID:
-        """Set a budget as the operator, of Ann's organisation or of a plan."""
-        org = None if kind.plan else (who or self.ann).org_id
-        return await PostgresBudgets(self.database).set_as_operator(self.chief, org, kind, Decimal(dollars))
-
-    async def begin(
-        self,
-        who: Principal,
-        expense: Expense = EXPENSE,
-        session: SessionId | None = None,
-        **more: Any,  # noqa: ANN401  # fields
-    ) -> Turn:
-        """Begin a turn."""
-        new = replace(new_turn(self.agent, f"hello {new_id()}", session), lease_owner=OWNER, expense=expense, **more)
-        accepted = await PostgresTurns(self.database).begin(who, new)
-        assert isinstance(accepted, AcceptedTurn)
-        return accepted.turn
-
-    async def end(self, who: Principal, turn: Turn, nanos: int | None, **how: Any) -> Turn | None:  # noqa: ANN401  # fields of a turn
-        """End a turn with a cost, None for one that nobody knows; None where it has been ended."""
-        cost = None if nanos is None else Decimal(nanos) / NANOS
-        bill = TurnCost(usage=Usage(input_tokens=1, output_tokens=1, cost_usd=cost))
-        said = replace(turn, **{"status": TurnStatus.COMPLETED, "reply": "yes", "bill": bill, **how})
-        return await PostgresTurns(self.database).finish(who, said, ending(OWNER))
-
-    async def read(self, sql: LiteralString, *values: object) -> list[dict[str, Any]]:
-        """Read whatever there is."""
-        async with self.database.as_system("test") as connection:
-            return [dict(row) for row in await connection.fetch(sql, *values)]
-
-    async def run(self, sql: LiteralString, *values: object) -> None:
-        """Change whatever there is."""
-        async with self.database.as_system("test") as connection:
-            await connection.execute(sql, *values)
-
-    async def sums(self, budget: UUID) -> list[tuple[int, int, int]]:
-        """Return what is spent, what is reserved, and of how many turns the cost is unknown, for each period."""
-        await self.check()
-        rows = await self.read(
-            "SELECT spent_nanos, reserved_nanos, unpriced FROM agentapi.budget_periods WHERE budget_id = $1 "
-            "ORDER BY starts, spent_nanos",
-            budget,
-        )
-        return [(row["spent_nanos"], row["reserved_nanos"], row["unpriced"]) for row in rows]
-
-    async def check(self) -> None:
-        """Check that nothing is reserved but what running turns hold."""
-        for row in await self.read(_HELD, [self.ann.org_id, self.bo.org_id]):
-            assert row["reserved"] == row["held"]
+from tests.support.budgets import CENT, EXPENSE, MEMBER, ORGANIZATION, OWNER, BudgetScene, budget_scene
 
 
 @pytest.fixture
-async def scene(database: Database) -> Scene:
+async def scene(database: Database) -> BudgetScene:
     """Make the organisations."""
-    one, two = OrgId(new_id()), OrgId(new_id())
-    ann, abe, chief, bo = (UserId(new_id()) for _ in range(4))
-    agent = AgentId(new_id())
-    async with database.as_system("test") as connection:
-        for org in (one, two):
-            await connection.execute("INSERT INTO public.organizations (id, name) VALUES ($1, 'o')", org)
-        for user, org, role in ((ann, one, "member"), (abe, one, "member"), (chief, one, "admin"), (bo, two, "owner")):
-            await connection.execute("INSERT INTO public.profiles (id) VALUES ($1)", user)
-            await connection.execute(
-                "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, $3)",
-                org,
-                user,
-                role,
-            )
-        await connection.execute(
-            "INSERT INTO public.agents (id, name, type) VALUES ($1, $2, 'custom')", agent, f"b-{agent}"
-        )
-    return Scene(
-        database,
-        agent,
-        Principal(ann, one, Role.MEMBER),
-        Principal(abe, one, Role.MEMBER),
-        Principal(chief, one, Role.ADMIN),
-        Principal(bo, two, Role.OWNER),
-    )
+    return await budget_scene(database)
 
 
-async def test_a_turn_reserves_what_it_may_cost_and_settles_what_it_has_cost(scene: Scene) -> None:
+async def test_a_turn_reserves_what_it_may_cost_and_settles_what_it_has_cost(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1")
     turn = await scene.begin(scene.ann)
     assert await scene.sums(budget) == [(0, 10 * CENT, 0)]
@@ -147,7 +46,7 @@ async def test_a_turn_reserves_what_it_may_cost_and_settles_what_it_has_cost(sce
     assert read.bill.budget == ended.bill.budget
 
 
-async def test_a_turn_without_budgets_writes_none(scene: Scene) -> None:
+async def test_a_turn_without_budgets_writes_none(scene: BudgetScene) -> None:
     await scene.set(ORGANIZATION, "0", scene.bo)
     turn = await scene.begin(scene.ann)
     ended = await scene.end(scene.ann, turn, 3)
@@ -157,7 +56,7 @@ async def test_a_turn_without_budgets_writes_none(scene: Scene) -> None:
     assert list(row.values()) == [None, None]
 
 
-async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene: Scene) -> None:
+async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene: BudgetScene) -> None:
     budget = await scene.set(BudgetKind(period=BudgetPeriod.DAY), "0.25")
     turns = [await scene.begin(scene.ann) for _ in range(2)]
     with pytest.raises(BudgetExceededError) as caught:
@@ -178,7 +77,7 @@ async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene:
     await scene.begin(scene.abe)
 
 
-async def test_all_that_is_left_may_be_reserved_and_no_nano_dollar_more(scene: Scene) -> None:
+async def test_all_that_is_left_may_be_reserved_and_no_nano_dollar_more(scene: BudgetScene) -> None:
     await scene.set(ORGANIZATION, "0.1")
     with pytest.raises(BudgetExceededError):
         await scene.begin(scene.ann, replace(EXPENSE, output_nanos=10 * CENT + 1))
@@ -189,7 +88,7 @@ async def test_all_that_is_left_may_be_reserved_and_no_nano_dollar_more(scene: S
         await scene.begin(scene.ann, replace(EXPENSE, output_nanos=1))
 
 
-async def test_a_soft_budget_lets_everything_through_and_says_what_is_left(scene: Scene) -> None:
+async def test_a_soft_budget_lets_everything_through_and_says_what_is_left(scene: BudgetScene) -> None:
     budget = await scene.set(BudgetKind(hard=False), "0.01")
     ended = await scene.end(scene.ann, await scene.begin(scene.ann), 3 * CENT)
     assert ended is not None
@@ -199,7 +98,7 @@ async def test_a_soft_budget_lets_everything_through_and_says_what_is_left(scene
     assert await scene.sums(budget) == [(3 * CENT, 10 * CENT, 0)]
 
 
-async def test_each_scope_counts_its_own(scene: Scene) -> None:
+async def test_each_scope_counts_its_own(scene: BudgetScene) -> None:
     key = ApiKeyId(new_id())
     await scene.run(
         "INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, name, sealed_key, key_id) "
@@ -241,7 +140,7 @@ async def test_each_scope_counts_its_own(scene: Scene) -> None:
     assert await scene.sums(budgets["plan"]) == [(21, 0, 0)]
 
 
-async def test_the_tightest_budget_is_told(scene: Scene) -> None:
+async def test_the_tightest_budget_is_told(scene: BudgetScene) -> None:
     await scene.set(BudgetKind(period=BudgetPeriod.TOTAL), "5")
     await scene.set(BudgetKind(period=BudgetPeriod.DAY, scope=BudgetScope.MEMBER), "2")
     await scene.set(ORGANIZATION, "3")
@@ -256,7 +155,7 @@ async def test_the_tightest_budget_is_told(scene: Scene) -> None:
 # --- how turns end
 
 
-async def test_what_nobody_knows_counts_with_what_was_reserved_until_it_is_known(scene: Scene) -> None:
+async def test_what_nobody_knows_counts_with_what_was_reserved_until_it_is_known(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1")
     turn = await scene.begin(scene.ann)
     settled = await PostgresTurns(scene.database).settle(SettlingRule(own=frozenset(), dead=frozenset({OWNER})))
@@ -268,7 +167,7 @@ async def test_what_nobody_knows_counts_with_what_was_reserved_until_it_is_known
     assert await scene.sums(budget) == [(4 * CENT, 0, 0)]
 
 
-async def test_what_was_never_asked_costs_nothing(scene: Scene) -> None:
+async def test_what_was_never_asked_costs_nothing(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1")
     turn = await scene.begin(scene.ann, asked=False)
     await PostgresTurns(scene.database).settle(SettlingRule(own=frozenset(), dead=frozenset({OWNER})))
@@ -276,7 +175,9 @@ async def test_what_was_never_asked_costs_nothing(scene: Scene) -> None:
     del turn
 
 
-async def test_a_turn_that_is_deleted_while_it_runs_is_settled_and_its_late_bill_counts_once(scene: Scene) -> None:
+async def test_a_turn_that_is_deleted_in_mid_turn_is_settled_and_its_late_bill_counts_once(
+    scene: BudgetScene,
+) -> None:
     budget = await scene.set(ORGANIZATION, "1")
     turn, unasked = await scene.begin(scene.ann), await scene.begin(scene.ann, asked=False)
     for each in (turn, unasked):
@@ -287,7 +188,7 @@ async def test_a_turn_that_is_deleted_while_it_runs_is_settled_and_its_late_bill
     assert await scene.sums(budget) == [(4 * CENT, 0, 0)]
 
 
-async def test_what_deleted_turns_had_reserved_is_kept_for_a_day(scene: Scene, database_urls: DatabaseUrls) -> None:
+async def test_what_deleted_turns_held_is_kept_for_a_day(scene: BudgetScene, database_urls: DatabaseUrls) -> None:
     await scene.set(ORGANIZATION, "1")
     turns: list[UUID] = []
     owner = await asyncpg.connect(database_urls.owner)
@@ -303,7 +204,7 @@ async def test_what_deleted_turns_had_reserved_is_kept_for_a_day(scene: Scene, d
         await owner.close()
 
 
-async def test_a_turn_that_ended_is_deleted_without_a_trace_in_its_budget(scene: Scene) -> None:
+async def test_a_turn_that_ended_is_deleted_without_a_trace_in_its_budget(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1")
     turn = await scene.begin(scene.ann)
     await scene.end(scene.ann, turn, CENT)
@@ -311,7 +212,7 @@ async def test_a_turn_that_ended_is_deleted_without_a_trace_in_its_budget(scene:
     assert await scene.sums(budget) == [(CENT, 0, 0)]
 
 
-async def test_who_is_deleted_in_mid_turn_leaves_no_reservation(scene: Scene) -> None:
+async def test_who_is_deleted_in_mid_turn_leaves_no_reservation(scene: BudgetScene) -> None:
     shared, members = await scene.set(ORGANIZATION, "1"), await scene.set(MEMBER, "1")
     own = await scene.set(BudgetKind(scope=BudgetScope.USER, subject=str(scene.ann.user_id)), "1")
     turn = await scene.begin(scene.ann)
@@ -325,7 +226,7 @@ async def test_who_is_deleted_in_mid_turn_leaves_no_reservation(scene: Scene) ->
     assert not any(str(scene.ann.user_id) in row["it"] for row in everything)
 
 
-async def test_a_budget_that_is_removed_in_mid_turn_holds_nobody_up(scene: Scene) -> None:
+async def test_a_budget_that_is_removed_in_mid_turn_holds_nobody_up(scene: BudgetScene) -> None:
     gone, stays = await scene.set(ORGANIZATION, "1"), await scene.set(MEMBER, "1")
     turn = await scene.begin(scene.ann)
     await PostgresBudgets(scene.database).remove_as_operator(scene.chief, gone)
@@ -336,7 +237,7 @@ async def test_a_budget_that_is_removed_in_mid_turn_holds_nobody_up(scene: Scene
     assert await scene.sums(stays) == [(CENT, 0, 0)]
 
 
-async def test_an_organisation_is_deleted_whatever_runs_in_it(scene: Scene) -> None:
+async def test_an_organisation_is_deleted_whatever_runs_in_it(scene: BudgetScene) -> None:
     own, plans = await scene.set(ORGANIZATION, "1"), await scene.set(BudgetKind(plan="free"), "1")
     await PostgresBudgets(scene.database).set_plan(scene.chief, scene.ann.org_id, "free")
     turns = [await scene.begin(who) for who in (scene.ann, scene.ann, scene.abe)]
@@ -346,7 +247,7 @@ async def test_an_organisation_is_deleted_whatever_runs_in_it(scene: Scene) -> N
     assert await scene.end(scene.ann, turns[0], CENT) is None
 
 
-async def test_a_limit_that_changes_keeps_what_is_spent(scene: Scene) -> None:
+async def test_a_limit_that_changes_keeps_what_is_spent(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1")
     await scene.end(scene.ann, await scene.begin(scene.ann), 50 * CENT)
     assert await scene.set(ORGANIZATION, "0.55") == budget
@@ -359,7 +260,7 @@ async def test_a_limit_that_changes_keeps_what_is_spent(scene: Scene) -> None:
 # --- time
 
 
-async def test_a_turn_counts_in_the_period_in_which_it_began(scene: Scene, database_urls: DatabaseUrls) -> None:
+async def test_a_turn_counts_in_the_period_in_which_it_began(scene: BudgetScene, database_urls: DatabaseUrls) -> None:
     day = await scene.set(BudgetKind(period=BudgetPeriod.DAY), "0.1")
     month = await scene.set(BudgetKind(period=BudgetPeriod.MONTH), "1")
     turn = await scene.begin(scene.ann)
@@ -408,7 +309,7 @@ async def test_periods_are_those_of_utc(
 # --- what is reserved
 
 
-async def test_the_estimate_has_instructions_message_history_and_the_longest_answer(scene: Scene) -> None:
+async def test_the_estimate_has_instructions_message_history_and_the_longest_answer(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1000")
     priced = Expense(input_price=Decimal("2.5"), output_nanos=7, fixed_bytes=401, history_bytes=1_000)
     turn = await scene.begin(scene.ann, priced)
@@ -427,13 +328,13 @@ async def test_the_estimate_has_instructions_message_history_and_the_longest_ans
     assert await scene.sums(budget) == [(0, -(-1_401 // 4) * 2_500 + 7, 0)]
 
 
-async def test_what_cannot_be_priced_reserves_the_set_amount(scene: Scene) -> None:
+async def test_what_cannot_be_priced_reserves_the_set_amount(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1000")
     await scene.begin(scene.ann, Expense(input_price=Decimal(1), unpriced_nanos=123))
     assert await scene.sums(budget) == [(0, 123, 0)]
 
 
-async def test_nobody_is_asked_beyond_what_the_caller_would_pay(scene: Scene) -> None:
+async def test_nobody_is_asked_beyond_what_the_caller_would_pay(scene: BudgetScene) -> None:
     with pytest.raises(BudgetExceededError, match=r"may cost \$0\.10, more than max_cost_usd \(\$0\.05\)"):
         await scene.begin(scene.ann, replace(EXPENSE, most_nanos=5 * CENT))
     with pytest.raises(BudgetExceededError, match="is not known, so max_cost_usd"):
@@ -441,7 +342,7 @@ async def test_nobody_is_asked_beyond_what_the_caller_would_pay(scene: Scene) ->
     await scene.begin(scene.ann, replace(EXPENSE, most_nanos=10 * CENT))
 
 
-async def test_an_estimate_writes_nothing_and_says_who_would_refuse(scene: Scene) -> None:
+async def test_an_estimate_writes_nothing_and_says_who_would_refuse(scene: BudgetScene) -> None:
     turns = PostgresTurns(scene.database)
     free = await turns.estimate(scene.ann, None, "guide", PaidBy(), EXPENSE)
     assert (free.cost_usd, free.reserved_usd, free.budget, free.refused) == (
@@ -467,7 +368,7 @@ async def test_an_estimate_writes_nothing_and_says_who_would_refuse(scene: Scene
 # --- at once
 
 
-async def test_a_hundred_at_once_never_exceed_a_hot_budget(scene: Scene) -> None:
+async def test_a_hundred_at_once_never_exceed_a_hot_budget(scene: BudgetScene) -> None:
     hot, members = await scene.set(ORGANIZATION, "3.05"), await scene.set(MEMBER, "2.05")
     refused = 0
 
@@ -494,7 +395,7 @@ async def test_a_hundred_at_once_never_exceed_a_hot_budget(scene: Scene) -> None
 # --- who sees and sets them
 
 
-async def test_everybody_sees_what_holds_for_them_and_administrators_all(scene: Scene) -> None:
+async def test_everybody_sees_what_holds_for_them_and_administrators_all(scene: BudgetScene) -> None:
     kinds = {
         "shared": ORGANIZATION,
         "each": MEMBER,
@@ -534,7 +435,7 @@ async def test_everybody_sees_what_holds_for_them_and_administrators_all(scene: 
         assert (who, found) == (who, rows)
 
 
-async def test_administrators_set_and_remove_theirs_and_not_the_operators(scene: Scene) -> None:
+async def test_administrators_set_and_remove_theirs_and_not_the_operators(scene: BudgetScene) -> None:
     store = PostgresBudgets(scene.database)
     operators = await scene.set(ORGANIZATION, "5")
     own = await store.set(scene.chief, ORGANIZATION, Decimal(1))
@@ -559,7 +460,7 @@ async def test_administrators_set_and_remove_theirs_and_not_the_operators(scene:
     assert await store.list_(scene.chief) == ()
 
 
-async def test_a_budget_is_no_more_than_one_of_its_kind(scene: Scene) -> None:
+async def test_a_budget_is_no_more_than_one_of_its_kind(scene: BudgetScene) -> None:
     # So no turn has more than 72, however often they are set.
     for _ in range(3):
         for scope in (BudgetScope.ORGANIZATION, BudgetScope.MEMBER):
