@@ -18,6 +18,7 @@ from tests.support.databases import Seed
 pytestmark = pytest.mark.acceptance
 # Every command that is told an id, with the rest of what it is told; {} is the id.
 IDS = {
+    "archive": ("session", "{}"),
     "audit": ("member", "--user {}"),
     "chat": ("session", "--session {} --agent guide hello"),
     "keys activate": ("key", "{}"),
@@ -25,10 +26,12 @@ IDS = {
     "keys remove": ("key", "{}"),
     "members remove": ("member", "{}"),
     "members role": ("member", "{} viewer"),
+    "rate": ("session", "{} 5"),
     "sessions delete": ("session", "{} --yes"),
     "sessions export": ("session", "{}"),
     "sessions rename": ("session", "{} title"),
     "sessions show": ("session", "{}"),
+    "tag": ("session", "{} cats"),
     "tokens revoke": ("token", "{}"),
     "turns cancel": ("turn", "{}"),
     "turns show": ("turn", "{}"),

@@ -10,6 +10,7 @@ from uuid import uuid4
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from tests.support.databases import Seed
@@ -24,7 +25,7 @@ async def asked(services: Services) -> TurnStatus:
 
 async def listed(services: Services) -> int:
     """Search the sessions for what is in none."""
-    return len((await services.sessions.list_(services.principal, query=str(uuid4()))).items)
+    return len((await services.sessions.list_(services.principal, SessionFilter(query=str(uuid4())))).items)
 
 
 async def test_programs_whose_pools_exceed_the_servers_connections_answer_all_calls(seed: Seed) -> None:

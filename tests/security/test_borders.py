@@ -100,7 +100,12 @@ def tool_attempts(loot: Loot) -> Mapping[str, list[dict[str, object]]]:
         "cancel_turn": [{"turn_id": loot.turn_id}, {"turn_id": loot.running_id}],
         "list_agents": [{}, {"query": loot.canary}],
         "list_models": [{}, {"query": loot.canary}],
-        "list_sessions": [{}, {"query": loot.canary}, {"cursor": loot.list_cursor}],
+        "list_sessions": [
+            {},
+            {"query": loot.canary},
+            {"tag": loot.canary, "archived": True},
+            {"cursor": loot.list_cursor},
+        ],
         "get_transcript": [
             {"session_id": loot.session_id},
             {"session_id": loot.session_id, "format": "json"},
@@ -110,6 +115,14 @@ def tool_attempts(loot: Loot) -> Mapping[str, list[dict[str, object]]]:
         "get_organization": [{}],
         "set_organization": [{"default_agent": loot.canary}, {"unset": [loot.canary]}],
         "get_preferences": [{}],
+        "rate": [
+            {"session_id": loot.session_id, "rating": 1},
+            {"turn_id": loot.turn_id, "rating": 1},
+            {"turn_id": loot.running_id, "clear": True},
+        ],
+        "tag": [{"session_id": loot.session_id, "add": ["forged"]}],
+        "archive": [{"session_id": loot.session_id}, {"session_id": loot.session_id, "undo": True}],
+        "record_interaction": [{"title": "mine", "external_id": loot.canary, "cost_usd": -1}],
         "set_preference": [{"name": "default_agent", "value": loot.canary}, {"name": f"{loot.canary}.enabled"}],
     }
 

@@ -53,9 +53,7 @@ async def test_administrators_set_budgets_and_nobody_is_asked_beyond_them(edge_h
         asked = len(asked_of(here.peer))
         refused = await call(ann, "chat", agent="droid", message="again [[echo]]")
         assert refused.is_error
-        assert "Your organisation's daily budget ($0.000001) has $0.000001 left, and this message may" in text_of(
-            refused
-        )
+        assert "Your organisation's daily budget ($0.000001) has $0.000001 left, and this" in text_of(refused)
         assert "an administrator of your organisation for more. Nothing was asked." in text_of(refused)
         assert len(asked_of(here.peer)) == asked
         # What costs nothing exceeds nothing.
@@ -92,12 +90,8 @@ async def test_a_message_is_estimated_without_asking_and_bounded_by_its_caller(e
         message = {"agent": "droid", "message": "hello [[echo]]", "max_tokens": 1000}
         estimated = await call(ann, "chat", **message, estimate=True, max_cost_usd=0.001)
         fields = fields_of(estimated)
-        assert (fields["status"], fields["turn_id"], fields["session_id"], fields["asked"]) == (
-            "estimated",
-            "",
-            "",
-            False,
-        )
+        assert (fields["status"], fields["turn_id"], fields["session_id"]) == ("estimated", "", "")
+        assert not fields["asked"]
         cost = cast("float", fields["estimated_cost_usd"])
         assert 0.001 < cost < 1
         assert "would refuse it" in text_of(estimated)

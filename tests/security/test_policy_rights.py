@@ -13,13 +13,15 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import AgentId, OrgId, TaskId, UserId, new_id
-from agentapi_mcp.core.conversations.models import NewTask, Sent
+from agentapi_mcp.core.conversations.models import AcceptedTurn, NewTask, Sent, TurnStatus
+from agentapi_mcp.core.conversations.session_facts import Rating
 from agentapi_mcp.core.identity.principals import NEEDS, Action, Exceptions, Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from agentapi_mcp.stores.postgres.facts import PostgresFacts
 from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
-from tests.support.new_turns import new_turn
+from tests.support.new_turns import ending, new_turn
 
 AnyOf = frozenset[Action]
 CHAT: AnyOf = frozenset({Action.CHAT})
@@ -38,6 +40,12 @@ SELECT format('%s.%s', schemaname, tablename) AS name, command, policyname
         OR command <> 'DELETE' AND has_any_column_privilege('agentapi_writer', quoted, command))
 """
 
+_UNSAID: LiteralString = """
+SELECT s.id, s.user_id, s.org_id FROM public.chat_sessions s
+  LEFT JOIN agentapi.session_facts f ON f.session_id = s.id WHERE f.session_id IS NULL
+"""
+_UNSAID_NOW: LiteralString = _UNSAID.replace("s.org_id FROM", "s.org_id, now() FROM")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -54,7 +62,8 @@ class Case:
 
     @override
     def __str__(self) -> str:
-        return f"{self.command} {self.table}"
+        needs = "".join(f" {'|'.join(sorted(any_of))}" for any_of in self.needs)
+        return f"{self.command} {self.table}{needs}"
 
 
 CASES = (
@@ -158,6 +167,47 @@ CASES = (
         "UPDATE agentapi.tasks SET result = '{}', concluded_at = now()",
     ),
     Case("agentapi.tasks", "DELETE", ("agentapi_writer_drop",), (CHAT,), "DELETE FROM agentapi.tasks"),
+    Case("agentapi.providers", "SELECT", ("agentapi_read",), (), "SELECT FROM agentapi.providers"),
+    Case("agentapi.terms", "SELECT", ("agentapi_read",), (), "SELECT FROM agentapi.terms"),
+    Case("agentapi.session_facts", "SELECT", ("agentapi_writer_read",), (), "SELECT FROM agentapi.session_facts"),
+    Case(
+        "agentapi.session_facts",
+        "INSERT",
+        ("agentapi_writer_new",),
+        (EDIT,),
+        f"INSERT INTO agentapi.session_facts (session_id, user_id, org_id) {_UNSAID}",
+    ),
+    Case(
+        "agentapi.session_facts",
+        "INSERT",
+        ("agentapi_writer_new",),
+        (CHAT,),
+        f"INSERT INTO agentapi.session_facts (session_id, user_id, org_id, recorded_at) {_UNSAID_NOW}",
+    ),
+    Case(
+        "agentapi.session_facts",
+        "UPDATE",
+        ("agentapi_writer_change",),
+        (EDIT,),
+        "UPDATE agentapi.session_facts SET note = 'another'",
+    ),
+    Case("agentapi.turn_ratings", "SELECT", ("agentapi_writer_read",), (), "SELECT FROM agentapi.turn_ratings"),
+    Case(
+        "agentapi.turn_ratings",
+        "INSERT",
+        ("agentapi_writer_new",),
+        (EDIT,),
+        "INSERT INTO agentapi.turn_ratings (turn_id, user_id, org_id, rating) SELECT t.id, t.user_id, t.org_id, 3 "
+        "FROM agentapi.turns t LEFT JOIN agentapi.turn_ratings r ON r.turn_id = t.id "
+        "WHERE t.status = 'completed' AND r.turn_id IS NULL",
+    ),
+    Case(
+        "agentapi.turn_ratings",
+        "UPDATE",
+        ("agentapi_writer_change",),
+        (EDIT,),
+        "UPDATE agentapi.turn_ratings SET note = 'another'",
+    ),
     Case(
         "public.organizations",
         "SELECT",
@@ -180,7 +230,7 @@ class _UndoError(Exception):
 
 
 async def make_rows(database: Database) -> Principal:
-    """Make a member of an organisation who has a session, a message, a turn, an idempotency key and a task."""
+    """Make a member of an organisation who has sessions, messages, turns, a key, a task and what is said of them."""
     ann = Principal(UserId(new_id()), OrgId(new_id()))
     agent_id = AgentId(new_id())
     async with database.as_system("test") as connection:
@@ -197,7 +247,24 @@ async def make_rows(database: Database) -> Principal:
     sent = Sent(has_key=True, in_session=False)
     waiting = NewTask(id=TaskId(str(new.id)), turn_id=new.id, joined=False, sent=sent, lifetime=timedelta(hours=1))
     await PostgresTasks(database).create(ann, waiting)
+    await make_said(database, ann, agent_id)
     return ann
+
+
+async def make_said(database: Database, ann: Principal, agent_id: AgentId) -> None:
+    """Make a session of which something is said, with a turn that is rated and one that is not."""
+    turns, owner, session_id = PostgresTurns(database), new_id(), None
+    for text in ("rated", "unrated"):
+        new = replace(new_turn(agent_id, text, session_id), lease_owner=owner)
+        accepted = await turns.begin(ann, new)
+        assert isinstance(accepted, AcceptedTurn)
+        turn = accepted.turn
+        await turns.finish(ann, replace(turn, status=TurnStatus.COMPLETED, reply="yes"), ending(owner))
+        if session_id is None:
+            await PostgresFacts(database).rate_turn(ann, turn.id, Rating(rating=3), clear=False)
+        session_id = turn.session_id
+    assert session_id is not None
+    await PostgresFacts(database).rate_session(ann, session_id, Rating(rating=3), clear=False)
 
 
 @pytest.fixture

@@ -16,10 +16,19 @@ from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import AgentId, OrgId, TaskId, TurnId, UserId, new_id
 from agentapi_mcp.core.budgets.models import Expense
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, NewTask, Sent, Turn, TurnMark, TurnStatus
-from agentapi_mcp.core.conversations.ports import SessionStore, TaskStore, TurnStore
+from agentapi_mcp.core.conversations.ports import FactStore, SessionStore, TaskStore, TurnStore
+from agentapi_mcp.core.conversations.session_facts import (
+    NOT_ARCHIVED,
+    NewInteraction,
+    Rating,
+    Report,
+    SessionFilter,
+    Tagging,
+)
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.keys.models import PaidBy
 from agentapi_mcp.stores.postgres.database import Connection, Database
+from agentapi_mcp.stores.postgres.facts import PostgresFacts
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
@@ -27,7 +36,7 @@ from tests.conftest import DatabaseUrls
 from tests.support.new_turns import ending, new_turn
 
 # What anybody who is signed in may read, whoever they are: it is nobody's.
-PUBLIC = {f"agentapi.{name}" for name in ("agent_names", "model_names")} | {
+PUBLIC = {f"agentapi.{name}" for name in ("agent_names", "model_names", "providers", "terms")} | {
     f"public.{name}" for name in ("agents", "models", "agent_health", "v_agent_status")
 }
 _ACCOUNT: LiteralString = """
@@ -85,6 +94,7 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
     over = replace(accepted[0].turn, status=TurnStatus.COMPLETED, reply=f"{canary} answer")
     done = await turns.finish(principal, over, ending(owner, handle=canary))
     assert done is not None
+    await say(PostgresFacts(database), principal, done, canary)
     await PostgresTasks(database).create(principal, new_task(accepted[1].turn.id, task_id := TaskId(f"{uuid4()}")))
     yield Scene(
         ann=principal,
@@ -110,6 +120,19 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
         await connection.execute("DELETE FROM public.agents WHERE id = $1", agent_id)
 
 
+async def say(facts: PostgresFacts, who: Principal, turn: Turn, words: str) -> None:
+    """Say whatever can be said, in these words."""
+    await facts.tag(who, turn.session_id, Tagging(add=(words,)), 50)
+    await facts.rate_session(who, turn.session_id, Rating(note=words), clear=False)
+    await facts.rate_turn(who, turn.id, Rating(note=words), clear=False)
+    await facts.record(who, recorded("known", title=words))
+
+
+def recorded(external_id: str, title: str = "mine") -> NewInteraction:
+    """Make a conversation elsewhere."""
+    return NewInteraction(title=title, report=Report(external_id=external_id))
+
+
 def new_task(turn_id: TurnId, task_id: TaskId) -> NewTask:
     """Make a call that waits for a turn."""
     sent = Sent(has_key=False, in_session=False)
@@ -122,11 +145,20 @@ Attempt = Callable[[Principal], Awaitable[object]]
 def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
     """List what a store does for a principal, tried on what is Ann's, as if no check stood before it."""
     turns, sessions, tasks = PostgresTurns(database), PostgresSessions(database), PostgresTasks(database)
-    session_id, turn_id = scene.done.session_id, scene.running.id
+    session_id, turn_id, facts = scene.done.session_id, scene.running.id, PostgresFacts(database)
     return {
+        "FactStore.rate_session": lambda who: facts.rate_session(who, session_id, Rating(note="forged"), clear=False),
+        "FactStore.rate_turn": lambda who: facts.rate_turn(who, scene.done.id, Rating(note="forged"), clear=False),
+        "FactStore.tag": lambda who: facts.tag(who, session_id, Tagging(add=("forged",)), 50),
+        "FactStore.archive": lambda who: facts.archive(who, session_id, archived=True),
+        "FactStore.record": lambda who: facts.record(who, recorded("known")),
+        "FactStore.interaction_types": facts.interaction_types,
         "SessionStore.get": lambda who: sessions.get(who, session_id),
         "SessionStore.defaults": lambda who: sessions.defaults(who, session_id),
-        "SessionStore.list_": lambda who: sessions.list_(who, agent=None, query=None, cursor=None, limit=200),
+        "SessionStore.list_, by tag": lambda who: sessions.list_(
+            who, SessionFilter(tag=scene.canary, archived=True), cursor=None, limit=200
+        ),
+        "SessionStore.list_": lambda who: sessions.list_(who, NOT_ARCHIVED, cursor=None, limit=200),
         "SessionStore.messages": lambda who: sessions.messages(who, session_id, cursor=None, limit=50, max_bytes=9999),
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
         "SessionStore.sizes": lambda who: sessions.sizes(who, [session_id]),
@@ -159,7 +191,7 @@ def for_principals() -> set[str]:
     """List what stores do for a principal."""
     return {
         f"{port.__name__}.{name}"
-        for port in (SessionStore, TaskStore, TurnStore)
+        for port in (FactStore, SessionStore, TaskStore, TurnStore)
         for name, method in getmembers(port, isfunction)
         if "principal" in signature(method).parameters
     }
@@ -202,6 +234,9 @@ async def test_statements_that_forgot_whom_they_are_for_find_nothing_of_hers(sce
         "INSERT INTO public.chat_messages (session_id, role, content) VALUES ($1, 'user', 'forged')",
         "UPDATE agentapi.tasks SET result = 'forged', concluded_at = now() WHERE $1::uuid IS NOT NULL",
         "DELETE FROM agentapi.tasks WHERE $1::uuid IS NOT NULL",
+        "UPDATE agentapi.session_facts SET note = 'forged' WHERE session_id = $1",
+        "UPDATE agentapi.turn_ratings SET note = 'forged' WHERE $1::uuid IS NOT NULL",
+        "INSERT INTO agentapi.session_facts (session_id, user_id, org_id) VALUES ($1, auth.uid(), auth.uid())",
     )
     for principal in scene.attackers.values():
         for statement in writes:
@@ -232,7 +267,10 @@ async def test_who_may_not_chat_begins_nothing_although_nobody_checked(
 
 async def test_a_token_that_may_do_neither_sees_nothing_of_its_owner(scene: Scene, database: Database) -> None:
     narrow = replace(scene.ann, scopes=frozenset({TokenScope.KEYS}))
-    for table in ("public.chat_sessions", "public.chat_messages", "agentapi.turns", "agentapi.tasks"):
+    for table in (
+        *("public.chat_sessions", "public.chat_messages", "agentapi.turns", "agentapi.tasks"),
+        *("agentapi.session_facts", "agentapi.turn_ratings"),
+    ):
         async with database.as_principal(narrow) as connection:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608  # a table's name
 
@@ -307,7 +345,7 @@ async def test_who_has_left_sees_nothing_at_once_and_a_begun_turn_is_finished(sc
             scene.ann.org_id,
         )
     turns, sessions = PostgresTurns(database), PostgresSessions(database)
-    assert (await sessions.list_(scene.ann, agent=None, query=None, cursor=None, limit=5)).items == ()
+    assert (await sessions.list_(scene.ann, NOT_ARCHIVED, cursor=None, limit=5)).items == ()
     with pytest.raises(AgentApiError):
         await turns.begin(scene.ann, new_turn(scene.agent_id, "one more"))
     ended = replace(scene.running, status=TurnStatus.COMPLETED, reply="paid for")
@@ -476,6 +514,8 @@ async def hers(scene: Scene, database: Database) -> str:
         f"SELECT c::text AS row FROM public.chat_messages c {of_hers} ORDER BY c.id",  # noqa: S608  # made of literals
         "SELECT t::text AS row FROM agentapi.turns t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
         "SELECT t::text AS row FROM agentapi.tasks t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
+        "SELECT t::text AS row FROM agentapi.session_facts t WHERE user_id = $1 AND org_id = $2 ORDER BY session_id",
+        "SELECT t::text AS row FROM agentapi.turn_ratings t WHERE user_id = $1 AND org_id = $2 ORDER BY turn_id",
         "SELECT t::text AS row FROM agentapi.idempotency_keys t WHERE user_id = $1 AND org_id = $2",
         "SELECT t::text AS row FROM agentapi.key_requests t WHERE user_id = $1 AND org_id = $2",
         "SELECT t::text AS row FROM public.mcp_sessions t WHERE user_id = $1 AND $2::uuid IS NOT NULL",

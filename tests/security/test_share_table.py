@@ -18,6 +18,7 @@ from mcp_types import CallToolResult
 from agentapi_mcp.app.database import pool_size
 from agentapi_mcp.base.errors import AgentApiError, LimitExceededError
 from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.conversations.session_facts import NewInteraction, Rating, Report
 from agentapi_mcp.core.identity.shares import SHARES, Resource, most_rows
 from agentapi_mcp.core.keys.models import KeyRequest
 from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI
@@ -26,6 +27,7 @@ from agentapi_mcp.stores.postgres.connections import most_at_once, reserved_of
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from tests.security.test_streams import ACCEPTS, INITIALIZE, LISTEN, opened
 from tests.support.connect import call, fields_of, subscribe_resource, text_of
+from tests.support.said import rate_many, record_many
 from tests.support.tenants import Tenants, tenants
 
 # Of one process, so small that a test takes all of it. Of the others there is more than enough.
@@ -255,6 +257,36 @@ async def _by_tasks(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExitS
     return await _rows_of(here, Resource.TASKS, "SELECT count(*) FROM agentapi.tasks WHERE user_id = $1")
 
 
+async def _by_ratings(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    abe, services = here.members["abe"].principal, here.services
+    request = ChatRequest(message="hi", agent="guide")
+    turn = await services.turns.chat(abe, request, wait=timedelta(seconds=25))
+    owner = await asyncpg.connect(here.owner_url)
+    try:
+        await rate_many(owner, turn.id, most_rows(Resource.RATINGS))
+    finally:
+        await owner.close()
+    try:
+        await services.facts.rate_turn(abe, str(turn.id), Rating(rating=5))
+    except LimitExceededError as exc:
+        return str(exc)
+    return ""
+
+
+async def _by_recorded(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    abe = here.members["abe"].principal
+    owner = await asyncpg.connect(here.owner_url)
+    try:
+        await record_many(owner, abe.user_id, abe.org_id, most_rows(Resource.RECORDED))
+    finally:
+        await owner.close()
+    try:
+        await here.services.facts.record(abe, NewInteraction(title="one more", report=Report()))
+    except LimitExceededError as exc:
+        return str(exc)
+    return ""
+
+
 async def _by_locked_sessions(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
     abe, sessions = here.members["abe"].principal, here.services.sessions
     turn = await here.services.turns.chat(abe, ChatRequest(message="hi", agent="guide"), wait=timedelta(seconds=25))
@@ -328,6 +360,8 @@ TAKES: Mapping[Resource, Take] = {
     Resource.KEY_LINKS: _by_links,
     Resource.TOKENS: _by_tokens,
     Resource.TASKS: _by_tasks,
+    Resource.RATINGS: _by_ratings,
+    Resource.RECORDED: _by_recorded,
 }
 # Further ways, which other transports and other statements have.
 MORE: Mapping[str, tuple[Resource, Take]] = {

@@ -24,6 +24,8 @@ INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, ag
     (:other, :user, :user, :org, :user, 'ran on', 'openai', '\x', 'running', gen_random_uuid(), now() + interval '1 minute', NULL, NULL,
      now());
 ALTER TABLE agentapi.turns ENABLE TRIGGER check_shares;
+INSERT INTO agentapi.providers (id, name, description) VALUES ('house', 'House', 'é');
+INSERT INTO agentapi.terms (kind, id, name, color) VALUES ('interaction_type', 'house', 'House', '#123456');
 SELECT agentapi.enter(agentapi.entry_of(t)) FROM agentapi.turns t WHERE t.status = 'completed';
 INSERT INTO agentapi.budgets (id, org_id, scope, subject, user_id, period, hard, limit_nanos, by_operator)
     VALUES (:user, :org, 'user', :user, :user, 'month', true, 1000000000000000000, true);
@@ -41,3 +43,6 @@ INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, name, sealed_
 INSERT INTO agentapi.audit_events (id, at, action, outcome) VALUES
     (gen_random_uuid(), now(), 'now', 'ok'), (gen_random_uuid(), now() - interval '3 months', 'then', 'ok'),
     (gen_random_uuid(), '1999-01-01', 'long ago', 'ok');
+INSERT INTO agentapi.session_facts (session_id, user_id, org_id, tags, external_metadata, rating)
+    VALUES (:user, :user, :org, ARRAY['a "b"', 'c,d'], '{"a": [1, null]}', 4);
+INSERT INTO agentapi.turn_ratings (turn_id, user_id, org_id, rating, note) VALUES (:user, :user, :org, 5, 'a tab	');

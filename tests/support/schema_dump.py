@@ -25,8 +25,8 @@ from tests.support.supabase import copied, make_roles, make_template
 FIXTURES = Path(__file__).parents[1] / "stores" / "postgres" / "fixtures"
 DUMP = FIXTURES / "schema.sql"
 OBJECTS = Path(stores.__file__).parent / "schema" / "0001_objects.json"
-# Partitions of the audit log are named after months, so a dump with them would differ next month.
-_OPTIONS = ("--schema-only", "--no-owner", "--exclude-table=agentapi.audit_events_[0-9]*")
+# Partitions are named after months, so a dump with them would differ next month.
+_OPTIONS = ("--schema-only", "--no-owner", "--exclude-table=agentapi.(audit_events|ledger)_[0-9]*")
 
 
 def pg_dump(url: str, *options: str) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from tests.edges.mcp.test_http import ACCEPT, META, MODERN, message, served
 
 PATHS = ("/mcp", "/mcp/", "/sse", "/messages/", "/messages/?session_id=0123456789abcdef0123456789abcdef")
@@ -54,7 +55,7 @@ async def test_no_page_has_anything_done(path: str, modern: bool, edge_home: Pat
         for kind in SIMPLE:  # a browser that says nothing of where it comes from
             answer = await http.post(path, content=chat(words, modern=modern), headers={**era, "content-type": kind})
             assert answer.status_code in {405, 415}
-        sessions = await edge.services.sessions.list_(edge.services.principal, query=words)
+        sessions = await edge.services.sessions.list_(edge.services.principal, SessionFilter(query=words))
         assert sessions.items == ()
         assert edge.peer.exchanges == []
         if path.startswith("/mcp"):  # what a program sends is done, so that all of the above could have been

@@ -11,6 +11,7 @@ from agentapi_mcp.app.database import home_of, open_unchanged_store
 from agentapi_mcp.app.providers import declared_agents
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.core.conversations.models import Session
+from agentapi_mcp.core.conversations.session_facts import NOT_ARCHIVED
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.server.paths import Home
@@ -48,7 +49,7 @@ async def _read(settings: Settings, environ: Mapping[str, str]) -> Sequence[Sess
         operator = await find_operator(settings, PostgresProfiles(database), {})
         if operator is None:
             return ()
-        page = await PostgresSessions(database).list_(operator, agent=None, query=None, cursor=None, limit=_NEWEST)
+        page = await PostgresSessions(database).list_(operator, NOT_ARCHIVED, cursor=None, limit=_NEWEST)
         return page.items
 
 

@@ -34,6 +34,7 @@ from agentapi_mcp.core.catalogue.organizations import Organizations
 from agentapi_mcp.core.catalogue.replicas import Replicas
 from agentapi_mcp.core.catalogue.undeclared import UndeclaredAgents
 from agentapi_mcp.core.clients.preferences import Clients
+from agentapi_mcp.core.conversations.facts import Facts
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.sessions import Sessions
 from agentapi_mcp.core.conversations.tasks import Tasks
@@ -41,6 +42,7 @@ from agentapi_mcp.core.identity.shares import Resource, Shares
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.budgets import PostgresBudgets
+from agentapi_mcp.stores.postgres.facts import PostgresFacts
 from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
@@ -96,6 +98,7 @@ async def open_services(
             turns=turns,
             tasks=Tasks(PostgresTasks(base.database), turns),
             sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit, shares),
+            facts=Facts(PostgresFacts(base.database), clock, base.audit),
             agents=agents.agents,
             undeclared_agents=UndeclaredAgents(catalogue, base.audit),
             budgets=Budgets(PostgresBudgets(base.database), catalogue, base.audit),

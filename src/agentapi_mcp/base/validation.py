@@ -1,6 +1,7 @@
 """Validation of text from callers."""
 
 import re
+from datetime import UTC, datetime
 
 from agentapi_mcp.base.errors import InvalidRequestError
 
@@ -26,3 +27,18 @@ def check_text(text: str, name: str, max_bytes: int) -> int:
     if size > max_bytes:
         raise InvalidRequestError(f"has {size:,} bytes; at most {max_bytes:,} are allowed. Shorten it.", argument=name)
     return size
+
+
+def parse_moment(text: str, name: str) -> datetime:
+    """Parse a time from a caller; it is returned in UTC.
+
+    Raises:
+        InvalidRequestError: the argument `name` is no time in ISO 8601, or has no zone.
+    """
+    try:
+        at = datetime.fromisoformat(text.strip())
+        if at.tzinfo is None:
+            raise InvalidRequestError("has no zone; put Z for UTC, or such as +02:00, at its end.", argument=name)
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidRequestError("is no time such as 2026-11-30T09:00:00Z.", argument=name) from exc

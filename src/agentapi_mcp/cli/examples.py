@@ -15,6 +15,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         f"{_} agents add openai --model gpt-5.4-mini",
     ),
     "agents remove": (f"{_} agents remove openai --dry-run",),
+    "archive": (f"{_} archive 3b9f06d2", f"{_} archive 3b9f06d2 --undo"),
     "audit": (
         f"{_} audit --since 7d --outcome refused",
         f"{_} audit --user bo@example.com --json",
@@ -81,6 +82,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "preferences show": (f"{_} preferences show",),
     "preferences set": (f"{_} preferences set --client claude-code default_agent droid",),
     "preferences unset": (f"{_} preferences unset default_agent",),
+    "rate": (
+        f"{_} rate 3b9f06d2 5 --usefulness 4       # a session, by the end of its id",
+        f'{_} rate 9ac41e07 2 --turn --note "Made it up"',
+    ),
+    "record": (f'{_} record "Code review" --link https://claude.ai/chat/xyz --type coding --cost 0.0425',),
     "reset": (f"{_} reset",),
     "restore": (
         f"{_} restore agents.zip",
@@ -99,6 +105,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "sessions delete": (f"{_} sessions delete 3b9f06d2",),
     "status": (f"{_} status",),
     "stop": (f"{_} stop",),
+    "tag": (f'{_} tag 3b9f06d2 cats "to do" --remove draft --type writing',),
     "tokens create": (f"{_} tokens create ci --scope read --expires-in 30d",),
     "tokens list": (f"{_} tokens list",),
     "tokens revoke": (f"{_} tokens revoke ci",),

@@ -19,6 +19,7 @@ from agentapi_mcp.cli.outputs import json_text
 from agentapi_mcp.cli.progress import Progress
 from agentapi_mcp.core.access.models import OwnOrganization
 from agentapi_mcp.core.conversations.models import Session
+from agentapi_mcp.core.conversations.session_facts import EVERY_SESSION
 from agentapi_mcp.core.identity.principals import Action, Principal, refusal
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.credentials import account_json, key_json, token_json
@@ -86,7 +87,7 @@ async def _sessions(services: Services, one: OwnOrganization) -> AsyncGenerator[
     """Yield the sessions of an organisation, of which a page is in memory."""
     cursor = None
     while True:
-        page = await services.sessions.list_(one.principal, cursor=cursor, limit=_AT_ONCE)
+        page = await services.sessions.list_(one.principal, EVERY_SESSION, cursor=cursor, limit=_AT_ONCE)
         for session in page.items:
             yield session
         if page.next_cursor is None:

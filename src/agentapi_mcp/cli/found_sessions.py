@@ -1,9 +1,11 @@
 """Finding a session by the beginning or the end of its id, and reading all of it."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.ids import SESSION, check_part, find_id, whole_id
+from agentapi_mcp.core.conversations.session_facts import EVERY_SESSION
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 
@@ -22,9 +24,14 @@ async def find_session(read: Callable[[str | None], Awaitable[Page[str]]], text:
     return find_id(await read_all(read), text, SESSION)
 
 
+async def find_own_session(services: Services, text: str) -> str:
+    """Return the full id of the principal's session whose id begins or ends with a text, as `find_session` does."""
+    return await find_session(partial(session_ids, services), text)
+
+
 async def session_ids(services: Services, cursor: str | None) -> Page[str]:
     """Read a page of the ids of the principal's sessions."""
-    page = await services.sessions.list_(services.principal, cursor=cursor, limit=200)
+    page = await services.sessions.list_(services.principal, EVERY_SESSION, cursor=cursor, limit=200)
     return Page(tuple(str(session.id) for session in page.items), page.next_cursor)
 
 

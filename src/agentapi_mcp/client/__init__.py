@@ -7,6 +7,8 @@ from agentapi_mcp.client.turns import Turn, Usage
 from agentapi_mcp.presentation.models import AgentOut as Agent
 from agentapi_mcp.presentation.models import CancelOut as Cancelled
 from agentapi_mcp.presentation.models import ModelOut as Model
+from agentapi_mcp.presentation.models import RatingOut as Rated
+from agentapi_mcp.presentation.models import RecordedOut as Recorded
 from agentapi_mcp.presentation.models import SessionOut as Session
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "ClientError",
     "ConnectionLostError",
     "Model",
+    "Rated",
+    "Recorded",
     "RefusedError",
     "Session",
     "Turn",

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypedDict, TypeVar
@@ -22,7 +22,7 @@ from agentapi_mcp.client.answers import Answer
 from agentapi_mcp.client.errors import ClientError, ConnectionLostError
 from agentapi_mcp.client.refusals import Refusals
 from agentapi_mcp.client.wire import Wire
-from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, SessionOut
+from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, RatingOut, RecordedOut, SessionOut
 from agentapi_mcp.presentation.output_model import OutputModel
 from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
 
@@ -43,6 +43,33 @@ class ChatOptions(TypedDict, total=False):
     idempotency_key: str | None
     new: bool | None
     retry: bool | None
+
+
+class RatingOptions(TypedDict, total=False):
+    """The arguments of the tool `rate`, but for what is rated; None is as good as left out."""
+
+    rating: int | None
+    usefulness: int | None
+    note: str | None
+    clear: bool | None
+
+
+class InteractionOptions(TypedDict, total=False):
+    """The arguments of the tool `record_interaction`, but for the title; None is as good as left out."""
+
+    external_link: str | None
+    external_id: str | None
+    agent: str | None
+    model: str | None
+    provider: str | None
+    type: str | None
+    tags: Sequence[str] | None
+    content: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    started_at: str | None
+    ended_at: str | None
 
 
 class AgentClient:
@@ -85,9 +112,35 @@ class AgentClient:
         """List the models of an agent, or of all."""
         return await self._list("list_models", "models", ModelOut, {"agent": agent})
 
-    async def sessions(self, query: str | None = None) -> list[SessionOut]:
-        """List the sessions, the newest first: all, or those that have these words."""
-        return await self._list("list_sessions", "sessions", SessionOut, {"query": query})
+    async def sessions(
+        self, query: str | None = None, *, tag: str | None = None, archived: bool = False
+    ) -> list[SessionOut]:
+        """List the sessions, the newest first: all but those that are archived, with these words or this tag."""
+        wanted = {"query": query, "tag": tag, "archived": archived or None}
+        return await self._list("list_sessions", "sessions", SessionOut, wanted)
+
+    async def rate_session(self, session_id: str, **said: Unpack[RatingOptions]) -> RatingOut:
+        """Rate a session, which replaces the rating before. The server has this in its toolset `usage`."""
+        return RatingOut.model_validate(await self._wire.call("rate", {"session_id": session_id, **said}))
+
+    async def rate_turn(self, turn_id: str, **said: Unpack[RatingOptions]) -> RatingOut:
+        """Rate one answer; it has no `usefulness`. The server has this in its toolset `usage`."""
+        return RatingOut.model_validate(await self._wire.call("rate", {"turn_id": turn_id, **said}))
+
+    async def tag(
+        self, session_id: str, *, add: Sequence[str] = (), remove: Sequence[str] = (), kind: str | None = None
+    ) -> SessionOut:
+        """Change the tags of a session, or its kind. The server has this in its toolset `usage`."""
+        changes = {"session_id": session_id, "add": list(add), "remove": list(remove), "type": kind}
+        return SessionOut.model_validate(await self._wire.call("tag", changes))
+
+    async def archive(self, session_id: str, *, undo: bool = False) -> SessionOut:
+        """Leave a session out of lists, or take that back. The server has this in its toolset `usage`."""
+        return SessionOut.model_validate(await self._wire.call("archive", {"session_id": session_id, "undo": undo}))
+
+    async def record_interaction(self, title: str, **said: Unpack[InteractionOptions]) -> RecordedOut:
+        """Record a conversation elsewhere. The server has this in its toolset `usage`."""
+        return RecordedOut.model_validate(await self._wire.call("record_interaction", {"title": title, **said}))
 
     async def call(self, tool: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
         """Call any tool of the server, and return the fields of its result; arguments of None are left out."""

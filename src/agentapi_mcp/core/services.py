@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agentapi_mcp.core.clients.preferences import Clients
     from agentapi_mcp.core.clients.transport_sessions import TransportSessions
     from agentapi_mcp.core.conversations.change_feed import ChangeFeed
+    from agentapi_mcp.core.conversations.facts import Facts
     from agentapi_mcp.core.conversations.sessions import Sessions
     from agentapi_mcp.core.conversations.tasks import Tasks
     from agentapi_mcp.core.conversations.turns import Turns
@@ -48,6 +49,7 @@ class Services:
     turns: Turns
     tasks: Tasks
     sessions: Sessions
+    facts: Facts
     agents: Agents
     undeclared_agents: UndeclaredAgents
     budgets: Budgets

@@ -6,7 +6,7 @@ from agentapi_mcp.core.budgets.models import Budget, BudgetScope, BudgetState, E
 from agentapi_mcp.core.budgets.words import dollars, name_budget, when_renewed
 from agentapi_mcp.presentation.models import BudgetOut
 
-_SCOPES = {BudgetScope.ORGANIZATION: "the organisation", BudgetScope.MEMBER: "each member"}
+_SCOPES = {BudgetScope.ORGANIZATION: "organization", BudgetScope.MEMBER: "each member"}
 
 
 def budget_out(budget: Budget) -> BudgetOut:
@@ -40,14 +40,20 @@ def budget_line(budget: Budget) -> str:
     """Describe a budget in one line."""
     kind, held = budget.kind, budget.reserved_usd
     parts = [
-        f"{dollars(budget.limit_usd)} a {kind.period}" if budget.renews_at else f"{dollars(budget.limit_usd)} in all",
-        "" if kind.hard else "soft",
-        f"{dollars(budget.left_usd)} left",
-        f"{dollars(held)} held for running turns" if held else "",
-        f"with {budget.unpriced} of unknown cost" if budget.unpriced else "",
-        "set by the operator" if budget.by_operator else "",
+        f"{kind.period} {_plain(budget.limit_usd)} USD",
+        "hard" if kind.hard else "not hard",
+        f"spent {_plain(budget.spent_usd)}",
+        f"reserved {_plain(held)}" if held else "",
+        f"left {_plain(budget.left_usd)}",
+        f"unpriced turns {budget.unpriced}" if budget.unpriced else "",
+        f"set by {'operator' if budget.by_operator else 'administrator'}",
     ]
     return f"{whose_budget(budget)}: {', '.join(part for part in parts if part)} (id {budget.id})"
+
+
+def _plain(amount: Decimal) -> str:
+    """Write an amount as JSON does, where its fields have it again."""
+    return f"{float(amount):.9f}".rstrip("0").rstrip(".")
 
 
 def left_of(budget: BudgetState) -> str:

@@ -156,7 +156,42 @@ class SessionOut(OutputModel):
     message_count: int | None
     created_at: str
     last_message_at: str | None
+    status: str
+    interaction_type: str | None
+    tags: list[str]
+    rating: int | None
+    external_link: str | None
     transcript_uri: str
+
+
+class RatingOut(OutputModel):
+    """What a user says of a session, or of one turn of it, in the result of `rate`."""
+
+    session_id: str
+    turn_id: str | None
+    rating: int | None
+    usefulness: int | None
+    note: str | None
+
+
+class RecordedOut(OutputModel):
+    """A conversation elsewhere, in the result of `record_interaction`: tokens and cost as its user reports them."""
+
+    session_id: str
+    is_new: bool
+    title: str | None
+    agent: str | None
+    model: str | None
+    provider: str | None
+    interaction_type: str | None
+    tags: list[str]
+    external_link: str | None
+    external_id: str | None
+    content_preview: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    cost_source: str
 
 
 class SessionsOut(OutputModel):

@@ -429,8 +429,16 @@ ANSWERED_BY = {
         "search my history",
         "show me the history",
     ],
+    "docs/sessions.md#rate-tag-and-archive": [
+        "how do I give an answer a bad rating",
+        "put a label on a session",
+        "archive old chats",
+    ],
     "docs/sessions.md#read-a-transcript": [
         "how do I read the transcript of a session?",
+    ],
+    "docs/sessions.md#record-a-conversation-elsewhere": [
+        "record what I did in claude.ai",
     ],
     "docs/sessions.md#rename-a-session": [
         "how do I rename a chat",

@@ -10,6 +10,7 @@ from types import FrameType
 import pytest
 from mcp_types import HEADER_MISMATCH, INVALID_REQUEST
 
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from tests.edges.mcp.test_http import ACCEPT, META, MODERN, fault, message, served
 
 MARK = "parsed-how-often"
@@ -94,7 +95,7 @@ async def test_a_message_may_be_nothing_but_brackets(era: str, edge_home: Path) 
         body, headers = tool_call(era, "chat", agent="guide", message=edge.tag + '[{,"' * 200_000)
         answer = await http.post("/mcp", json=body, headers=headers)
         assert answer.status_code == 200
-        found = await edge.services.sessions.list_(edge.services.principal, query=edge.tag)
+        found = await edge.services.sessions.list_(edge.services.principal, SessionFilter(query=edge.tag))
         assert len(found.items) == 1
 
 
@@ -107,4 +108,4 @@ async def test_the_headers_of_a_request_cannot_hide_what_it_calls(edge_home: Pat
         for hidden in ({"mcp-name": "get_health"}, {"mcp-method": "ping"}, {"mcp-name": "=?base64?Y2hhdA?="}):
             answer = await http.post("/mcp", json=body, headers={**headers, **hidden})
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, HEADER_MISMATCH)
-        assert (await edge.services.sessions.list_(edge.services.principal, query=edge.tag)).items == ()
+        assert (await edge.services.sessions.list_(edge.services.principal, SessionFilter(query=edge.tag))).items == ()

@@ -365,6 +365,21 @@ async def test_a_program_that_came_meanwhile_undoes_a_load(own_database: Databas
     assert await find_contents(another.owner, None) == {}
 
 
+@pytest.mark.parametrize(
+    "added",
+    [
+        "INSERT INTO agentapi.providers (id, name) VALUES ('house', 'House')",
+        "INSERT INTO agentapi.terms (kind, id, name) VALUES ('feature', 'house', 'House')",
+    ],
+)
+async def test_a_place_to_whose_words_an_operator_has_added_is_not_empty(
+    added: str, own_database: DatabaseUrls
+) -> None:
+    async with connected(own_database.owner) as connection:
+        await connection.execute(added)
+    assert set(await find_contents(own_database.owner, None)) >= {"agentapi.providers", "agentapi.terms"}
+
+
 async def test_a_place_is_empty_that_has_what_a_first_start_writes(own_database: DatabaseUrls) -> None:
     assert await find_contents(own_database.owner, None) == {}
     await fill(own_database.owner)
@@ -373,6 +388,8 @@ async def test_a_place_is_empty_that_has_what_a_first_start_writes(own_database:
     async with connected(own_database.owner) as connection:
         await connection.execute("TRUNCATE public.profiles, public.organizations, public.chat_sessions CASCADE")
         await connection.execute("DELETE FROM agentapi.idempotency_keys")
+        await connection.execute("DELETE FROM agentapi.providers WHERE added_at IS NOT NULL")
+        await connection.execute("DELETE FROM agentapi.terms WHERE added_at IS NOT NULL")
     # What was spent here is left of those who are gone.
     assert (await find_contents(own_database.owner, None))["agentapi.ledger"] == 1
     async with connected(own_database.owner) as connection:

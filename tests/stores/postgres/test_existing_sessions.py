@@ -16,6 +16,7 @@ from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, NotFoundError, StoreMismatchError
 from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
@@ -60,8 +61,8 @@ async def test_old_sessions_are_listed_newest_first(deployed: Project, tmp_path:
         page = await server.sessions.list_(server.principal)
         first = await server.sessions.list_(server.principal, limit=1)
         second = await server.sessions.list_(server.principal, limit=1, cursor=first.next_cursor)
-        found = await server.sessions.list_(server.principal, query="hello?")
-        droids = await server.sessions.list_(server.principal, agent="droid")
+        found = await server.sessions.list_(server.principal, SessionFilter(query="hello?"))
+        droids = await server.sessions.list_(server.principal, SessionFilter(agent="droid"))
     assert [(s.id, s.title, s.agent, s.model, s.message_count) for s in page.items] == [
         (OLD_SESSION, "Rocket fuel", "droid", "gpt-4o", 6),
         (BARE_SESSION, None, None, None, 1),

@@ -91,6 +91,11 @@ class Scene:
 @pytest.fixture
 async def scene(database: Database) -> Scene:
     """Make the organisations."""
+    return await make_scene(database)
+
+
+async def make_scene(database: Database) -> Scene:
+    """Make two organisations, with an agent."""
     one, two = OrgId(new_id()), OrgId(new_id())
     ann, abe, chief, bo = (UserId(new_id()) for _ in range(4))
     agent = AgentId(new_id())
@@ -166,6 +171,10 @@ async def test_a_turn_is_entered_once_with_all_of_its_bill(scene: Scene) -> None
         "billing_may_go_on": False,
         "latency_ms": 1500,
         "time_to_first_token_ms": None,
+        "interaction_type": None,
+        "reported_input_tokens": None,
+        "reported_output_tokens": None,
+        "reported_nanos": None,
     }
     assert (await scene.check(scene.ann.org_id))["cost_nanos"] == 77_500
     [day] = await scene.read("SELECT * FROM agentapi.usage_daily WHERE org_id = $1", scene.ann.org_id)

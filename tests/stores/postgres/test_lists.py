@@ -13,6 +13,7 @@ from agentapi_mcp.base.ids import AgentId, SessionId, new_id
 from agentapi_mcp.core.audit.models import AuditFilter
 from agentapi_mcp.core.clients.models import ClientState
 from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, AcceptedTurn
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.audit import PostgresAudit
 from agentapi_mcp.stores.postgres.clients import PostgresClients
@@ -36,7 +37,7 @@ LISTED_TABLES = (
 )
 LISTS: dict[str, Callable[[Database, Principal], Awaitable[object]]] = {
     "sessions": lambda database, ann: PostgresSessions(database).list_(
-        ann, agent=None, query="anything", cursor=None, limit=50
+        ann, SessionFilter(query="anything"), cursor=None, limit=50
     ),
     "turns": lambda database, ann: PostgresTurns(database).recent(ann, 50),
     "audit log": lambda database, ann: PostgresAudit(database).list_(
@@ -62,7 +63,7 @@ async def owner(database_urls: DatabaseUrls) -> AsyncGenerator["asyncpg.Connecti
 
 
 async def found(database: Database, who: Principal, query: str) -> list[SessionId]:
-    page = await PostgresSessions(database).list_(who, agent=None, query=query, cursor=None, limit=50)
+    page = await PostgresSessions(database).list_(who, SessionFilter(query=query), cursor=None, limit=50)
     return [session.id for session in page.items]
 
 

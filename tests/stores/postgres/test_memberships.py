@@ -11,6 +11,7 @@ from agentapi_mcp.base.ids import AgentId, new_id
 from agentapi_mcp.core.access.models import Issuer, MembershipStatus, Newcomers, Service, SubjectIs, TokenClaims
 from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.core.conversations.models import AcceptedTurn, TurnStatus
+from agentapi_mcp.core.conversations.session_facts import NOT_ARCHIVED
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
@@ -109,12 +110,12 @@ async def test_the_policies_refuse_who_may_not_use_the_organisation_and_let_a_tu
         turns, sessions, ann = PostgresTurns(database), PostgresSessions(database), await new_member(database)
         begun = await turns.begin(ann, replace(new_turn(agent, "hello"), lease_owner=owner))
         assert isinstance(begun, AcceptedTurn)
-        listing = sessions.list_(ann, agent=None, query=None, cursor=None, limit=9)
+        listing = sessions.list_(ann, NOT_ARCHIVED, cursor=None, limit=9)
         assert len((await listing).items) == 1
         await end_membership(own_database.owner, way, ann.user_id, ann.org_id)
         with pytest.raises(AgentApiError):
             await turns.begin(ann, new_turn(agent, "again"))
-        assert (await sessions.list_(ann, agent=None, query=None, cursor=None, limit=9)).items == ()
+        assert (await sessions.list_(ann, NOT_ARCHIVED, cursor=None, limit=9)).items == ()
         ended = await turns.finish(ann, replace(begun.turn, status=TurnStatus.CANCELLED, reply="so"), ending(owner))
         assert ended is not None
         # An outside client asks without an organisation, and is refused only where it is no member.

@@ -9,8 +9,17 @@ import asyncpg
 
 from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, TaskId, UserId
 from agentapi_mcp.core.conversations.models import AcceptedTurn, NewTask, Sent, TurnStatus
+from agentapi_mcp.core.conversations.session_facts import (
+    NOT_ARCHIVED,
+    NewInteraction,
+    Rating,
+    Report,
+    SessionFilter,
+    Tagging,
+)
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from agentapi_mcp.stores.postgres.facts import PostgresFacts
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.positions import read_position
 from agentapi_mcp.stores.postgres.sessions import LIST, PostgresSessions
@@ -19,7 +28,7 @@ from agentapi_mcp.stores.postgres.turns import RECENT, PostgresTurns
 from tests.support.new_turns import ending, new_turn
 from tests.support.supabase import APP, Project
 
-GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys", "tasks"]
+GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys", "tasks", "session_facts", "turn_ratings"]
 AGENT = AgentId(UUID("5b6f4f0a-8b2e-4a9c-8d7e-6f11e0a1d4c3"))
 # Three hundred organisations of a user each with ten sessions, and one user with two thousand; five turns in each.
 MANY = f"""
@@ -47,6 +56,11 @@ SELECT user_id, org_id, id::text, fingerprint, id, now() + interval '1 day' FROM
 INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_session, created_at, expires_at)
 SELECT id::text, id, user_id, org_id, false, false, false, created_at, now() + interval '1 day'
   FROM (SELECT *, row_number() OVER (PARTITION BY user_id) AS n FROM agentapi.turns) t WHERE n <= 1000;
+INSERT INTO agentapi.session_facts (session_id, user_id, org_id, tags)
+SELECT id, user_id, org_id, ARRAY['a tag'] FROM public.chat_sessions;
+INSERT INTO agentapi.turn_ratings (turn_id, user_id, org_id, rating)
+SELECT id, user_id, org_id, 3 FROM (SELECT *, row_number() OVER (PARTITION BY user_id) AS n FROM agentapi.turns) t
+ WHERE n <= 1000;
 ANALYZE
 """  # noqa: S608  # an id of the tests
 # One user with twenty sessions, whose messages of a megabyte no compression makes smaller.
@@ -107,12 +121,26 @@ async def use(database: Database, user: Principal, session_id: SessionId) -> Non
     await turns.recent(user, 20, only_open=True)
     await turns.spent(user, datetime(2026, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC))
     for _ in range(8):  # also once the server has settled on a plan for all arguments
-        first = await sessions.list_(user, agent=None, query=None, cursor=None, limit=50)
-        await sessions.list_(user, agent=None, query=None, cursor=first.next_cursor, limit=50)
+        first = await sessions.list_(user, NOT_ARCHIVED, cursor=None, limit=50)
+        await sessions.list_(user, NOT_ARCHIVED, cursor=first.next_cursor, limit=50)
         await sessions.messages(user, session_id, cursor=None, limit=500, max_bytes=1_000_000)
         await sessions.get(user, session_id)
+        await sessions.list_(user, SessionFilter(tag="a tag", archived=True), cursor=None, limit=50)
+    await say(database, user, session_id)
     await sessions.rename(user, session_id, "another title")
     await sessions.delete(user, session_id)
+
+
+async def say(database: Database, user: Principal, session_id: SessionId) -> None:
+    """Say once whatever can be said of a session, and of its newest turn."""
+    facts = PostgresFacts(database)
+    [turn] = await PostgresTurns(database).recent(user, 1)
+    await facts.rate_session(user, session_id, Rating(rating=5), clear=False)
+    await facts.rate_turn(user, turn.id, Rating(rating=5), clear=False)
+    await facts.tag(user, session_id, Tagging(add=("more",)), 50)
+    await facts.archive(user, session_id, archived=True)
+    for _ in range(2):
+        await facts.record(user, NewInteraction(title="elsewhere", report=Report(external_id="one")))
 
 
 async def test_no_statement_reads_a_table_that_grows_with_the_use_of_others(project: Project) -> None:
@@ -147,7 +175,7 @@ async def test_no_list_reads_whole_messages(project: Project) -> None:
     assert row is not None
     user = Principal(UserId(row["user_id"]), OrgId(row["org_id"]), Role.MEMBER)
     own = (user.user_id, user.org_id)
-    search = (LIST, *own, *read_position(None, "", user), None, "nothing has this", 51)
+    search = (LIST, *own, *read_position(None, "", user), None, "nothing has this", 51, False, None)
     async with open_database(RemoteServer(project.app), PoolOptions(max_size=1)) as database:
         kept = await blocks(database, user, *search)
         # Summed up, since EXPLAIN does not read what it would only send.

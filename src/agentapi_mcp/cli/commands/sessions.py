@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,12 +12,13 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli import completions
 from agentapi_mcp.cli.consent import ask
-from agentapi_mcp.cli.found_sessions import find_session, session_ids, whole_transcript
+from agentapi_mcp.cli.found_sessions import find_own_session, whole_transcript
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.conversations.models import Session
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
@@ -32,12 +34,14 @@ def sessions() -> None:
 @sessions.command("list")
 @click.option("--agent", shell_complete=completions.agent_names, help="Of this agent only.")
 @click.option("--query", help="Search titles and the first 500 characters of first messages.")
+@click.option("--tag", help="With this tag only.")
+@click.option("--all", "archived", is_flag=True, help="Also archived ones.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @click.option("--cursor", help="Go on after a page: its next_cursor, as --json has it.")
 @json_option
-def sessions_list(agent: str | None, query: str | None, limit: int, cursor: str | None, *, as_json: bool) -> None:
-    """List sessions, newest first."""
-    run(lambda services, _: _list_sessions(services, agent, query, (limit, cursor), as_json=as_json))
+def sessions_list(limit: int, cursor: str | None, *, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401  # click's
+    """List sessions, newest first; those that are archived are left out."""
+    run(lambda services, _: _list_sessions(services, SessionFilter(**wanted), (limit, cursor), as_json=as_json))
 
 
 @sessions.command("show")
@@ -66,7 +70,7 @@ def sessions_rename(session_id: str, title: str, *, as_json: bool) -> None:
     """Give a session another title."""
 
     async def rename(services: Services, _settings: Settings) -> None:
-        found = await _find_session(services, session_id)
+        found = await find_own_session(services, session_id)
         await services.sessions.rename(services.principal, found, title)
         if as_json:
             print_json(_fields(await services.sessions.get(services.principal, found)))
@@ -86,11 +90,11 @@ def sessions_delete(session_id: str, *, confirmed: bool, as_json: bool) -> None:
 
 
 async def _list_sessions(
-    services: Services, agent: str | None, query: str | None, where: tuple[int, str | None], *, as_json: bool
+    services: Services, wanted: SessionFilter, where: tuple[int, str | None], *, as_json: bool
 ) -> None:
     """Print a page of sessions: at most so many, after a cursor."""
     limit, cursor = where
-    page = await services.sessions.list_(services.principal, agent=agent, query=query, limit=limit, cursor=cursor)
+    page = await services.sessions.list_(services.principal, wanted, limit=limit, cursor=cursor)
     if as_json:
         print_json({"sessions": [_fields(session) for session in page.items], "next_cursor": page.next_cursor})
         return
@@ -105,14 +109,9 @@ async def _list_sessions(
         print_err(f"There are more: say a higher --limit, --cursor, or a --query. Shown: {len(page.items)}.")
 
 
-async def _find_session(services: Services, text: str) -> str:
-    """Return the full id of the session whose id begins or ends with a text."""
-    return await find_session(partial(session_ids, services), text)
-
-
 async def _show_session(services: Services, session_id: str, *, as_json: bool) -> None:
     """Print a whole transcript, with times as the clock on the wall here shows them."""
-    transcript = await whole_transcript(services, await _find_session(services, session_id))
+    transcript = await whole_transcript(services, await find_own_session(services, session_id))
     if as_json:
         print_json(render_json(transcript))
     else:
@@ -122,7 +121,7 @@ async def _show_session(services: Services, session_id: str, *, as_json: bool) -
 
 async def _export_session(services: Services, session_id: str, form: str, out: Path | None, *, as_json: bool) -> None:
     """Write a whole transcript to a file, or to stdout."""
-    transcript = await whole_transcript(services, await _find_session(services, session_id))
+    transcript = await whole_transcript(services, await find_own_session(services, session_id))
     if out is None:
         if form == "json" or as_json:
             print_json(render_json(transcript))
@@ -140,7 +139,7 @@ async def _export_session(services: Services, session_id: str, form: str, out: P
 
 async def _delete_session(services: Services, session_id: str, *, confirmed: bool, as_json: bool) -> None:
     """Delete a session, after confirmation."""
-    found = await _find_session(services, session_id)
+    found = await find_own_session(services, session_id)
     session = await services.sessions.get(services.principal, found)
     count = number_of(session.message_count or 0, "message")
     ask(f"Delete “{session.title}” with {count}?", yes=confirmed)

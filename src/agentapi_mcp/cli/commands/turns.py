@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import click
 
-from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.text import one_line
+from agentapi_mcp.cli.found_turns import find_turn
 from agentapi_mcp.cli.help_pages import CommandGroup
-from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.replies import Fields, turn_fields
@@ -18,7 +17,6 @@ from agentapi_mcp.presentation.values import local_time, moment
 
 _SHOWN = 60
 _LONGEST = 1000
-_SEARCHED = 1000  # newest turns, among which a part of an id is looked for
 
 
 @click.group(cls=CommandGroup)
@@ -86,27 +84,12 @@ def _cost(turn: Turn) -> str:
 
 async def _show_turn(services: Services, turn_id: str, *, as_json: bool) -> None:
     """Print a turn, its reply included."""
-    _print(await services.turns.get(services.principal, await _find_turn(services, turn_id)), as_json=as_json)
+    _print(await services.turns.get(services.principal, await find_turn(services, turn_id)), as_json=as_json)
 
 
 async def _cancel_turn(services: Services, turn_id: str, *, as_json: bool) -> None:
     """End a turn, and print what became of it."""
-    _print(await services.turns.cancel(services.principal, await _find_turn(services, turn_id)), as_json=as_json)
-
-
-async def _find_turn(services: Services, text: str) -> str:
-    """Return the full id of the turn whose id begins or ends with a text."""
-    whole = whole_id(text)
-    if whole is not None:
-        return whole
-    check_part(text, TURN)
-    newest = await services.turns.recent(services.principal, _SEARCHED)
-    try:
-        return find_id((str(turn.id) for turn in newest), text, TURN)
-    except NotFoundError as exc:
-        if len(newest) == _SEARCHED:
-            exc.add_note(f"Only your newest {_SEARCHED:,} turns were searched: say the whole id of an older one.")
-        raise
+    _print(await services.turns.cancel(services.principal, await find_turn(services, turn_id)), as_json=as_json)
 
 
 def _print(turn: Turn, *, as_json: bool) -> None:

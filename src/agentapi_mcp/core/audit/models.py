@@ -39,6 +39,10 @@ class AuditAction(StrEnum):
     TURN_STOPPED = "turn_stopped"
     SESSION_RENAMED = "session_renamed"
     SESSION_DELETED = "session_deleted"
+    SESSION_TAGGED = "session_tagged"
+    SESSION_ARCHIVED = "session_archived"
+    RATED = "rated"
+    INTERACTION_RECORDED = "interaction_recorded"
     AUDIT_READ = "audit_read"
     AUDIT_PRUNED = "audit_pruned"
     EVENTS_LOST = "events_lost"
@@ -65,6 +69,10 @@ AWAITED = frozenset(
         AuditAction.TURN_CANCELLED,
         AuditAction.SESSION_RENAMED,
         AuditAction.SESSION_DELETED,
+        AuditAction.SESSION_TAGGED,
+        AuditAction.SESSION_ARCHIVED,
+        AuditAction.RATED,
+        AuditAction.INTERACTION_RECORDED,
         AuditAction.AUDIT_READ,
     }
 )

@@ -15,6 +15,7 @@ from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.budgets.models import BudgetState, Estimate, Expense
 from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.conversations.session_facts import NOTHING_SAID, SessionFacts
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
 
@@ -43,6 +44,7 @@ class Session:
     created_at: datetime
     last_message_at: datetime | None
     message_count: int | None = None
+    facts: SessionFacts = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,13 @@ from agentapi_mcp.core.conversations.models import (
     TurnEvent,
     TurnMark,
 )
+from agentapi_mcp.core.conversations.session_facts import (
+    NewInteraction,
+    Rating,
+    SessionFilter,
+    Tagging,
+    TurnRating,
+)
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.keys.models import PaidBy
@@ -160,9 +167,9 @@ class SessionStore(Protocol):
         ...
 
     async def list_(
-        self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
+        self, principal: Principal, wanted: SessionFilter, *, cursor: str | None, limit: int
     ) -> Page[Session]:
-        """Page through sessions, newest first; `query` searches titles and openings."""
+        """Page through sessions, newest first."""
         ...
 
     async def sizes(self, principal: Principal, session_ids: Sequence[SessionId]) -> Mapping[SessionId, int]:
@@ -185,6 +192,61 @@ class SessionStore(Protocol):
 
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
+        ...
+
+
+class FactStore(Protocol):
+    """What a principal says of their sessions and turns; those of others are treated as absent."""
+
+    async def rate_session(
+        self, principal: Principal, session_id: SessionId, rating: Rating, *, clear: bool
+    ) -> Session:
+        """Rate a session, or take its rating back.
+
+        Raises:
+            NotFoundError: there is no such session.
+            ConflictError: its first turn is still running.
+        """
+        ...
+
+    async def rate_turn(self, principal: Principal, turn_id: TurnId, rating: Rating, *, clear: bool) -> TurnRating:
+        """Rate a turn, or take its rating back.
+
+        Raises:
+            NotFoundError: there is no such turn.
+            ConflictError: it is still running.
+            LimitExceededError: the principal has rated as many turns as they may.
+        """
+        ...
+
+    async def tag(self, principal: Principal, session_id: SessionId, tagging: Tagging, most: int) -> Session:
+        """Change the tags of a session and its kind; at most so many tags.
+
+        Raises:
+            NotFoundError: there is no such session.
+            InvalidRequestError: it would have more tags.
+        """
+        ...
+
+    async def archive(self, principal: Principal, session_id: SessionId, *, archived: bool) -> Session:
+        """Archive a session, or take it out of the archive.
+
+        Raises:
+            NotFoundError: there is no such session.
+        """
+        ...
+
+    async def record(self, principal: Principal, new: NewInteraction) -> tuple[Session, bool]:
+        """Store a conversation elsewhere, or find the one that is stored with its id; tell whether it is new.
+
+        Raises:
+            ConflictError: the one with its id differs from it.
+            LimitExceededError: there are as many as there may be.
+        """
+        ...
+
+    async def interaction_types(self, principal: Principal) -> tuple[str, ...]:
+        """List the kinds of interactions that can be chosen."""
         ...
 
 

@@ -11,6 +11,7 @@ from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
 from agentapi_mcp.core.conversations.models import Message, Session
 from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
+from agentapi_mcp.core.conversations.session_facts import NOT_ARCHIVED, SessionFilter
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.identity.shares import Resource, Shares, holder_of
 
@@ -42,15 +43,12 @@ class Sessions:
     async def list_(
         self,
         principal: Principal,
+        wanted: SessionFilter = NOT_ARCHIVED,
         *,
-        agent: str | None = None,
-        query: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[Session]:
         """Page through the sessions that the caller may read, newest first.
-
-        `query` searches titles and openings: the first 500 characters of first messages.
 
         Raises:
             PermissionDeniedError: the principal may not read sessions.
@@ -58,14 +56,18 @@ class Sessions:
             LimitExceededError: the caller searches more often than their share.
         """
         require(principal, Action.READ_SESSIONS)
-        for name, value, most in (("agent", agent, MAX_NAME), ("query", query, _MAX_QUERY)):
+        for name, value, most in (
+            ("agent", wanted.agent, MAX_NAME),
+            ("query", wanted.query, _MAX_QUERY),
+            ("tag", wanted.tag, MAX_NAME),
+        ):
             if value is not None:
                 check_text(value, name, most)
         if not 1 <= limit <= _MAX_PAGE:
             raise InvalidRequestError(f"must be between 1 and {_MAX_PAGE}.", argument="limit")
-        if query is not None:
+        if wanted.query is not None or wanted.tag is not None:
             self._shares.use(Resource.SEARCHES, holder_of(principal))
-        return await self._store.list_(principal, agent=agent, query=query, cursor=cursor, limit=limit)
+        return await self._store.list_(principal, wanted, cursor=cursor, limit=limit)
 
     async def sizes(self, principal: Principal, sessions: Sequence[Session]) -> Mapping[SessionId, int]:
         """Return how many bytes the messages of each of these sessions have, in UTF-8.
@@ -100,9 +102,7 @@ class Sessions:
     async def rename(self, principal: Principal, session_id: str, title: str) -> None:
         """Change the title to one line of text, and record it in the audit log; needs the right to edit sessions."""
         require(principal, Action.EDIT_SESSIONS)
-        check_text(title, "title", _MAX_TITLE)
-        if len(title.splitlines()) > 1:
-            raise InvalidRequestError("must be one line.", argument="title")
+        check_title(title)
         parsed = SessionId(parse_id(session_id, "session_id"))
         await self._store.rename(principal, parsed, title.strip())
         await self._audit.record(principal, AuditAction.SESSION_RENAMED, target=AuditTarget("session", str(parsed)))
@@ -121,3 +121,14 @@ class Sessions:
         await self._audit.record(principal, AuditAction.SESSION_DELETED, target=AuditTarget("session", str(parsed)))
         # Last: if it fails, the history expires, and no session refers to it.
         await self._cache.remove(parsed)
+
+
+def check_title(title: str) -> None:
+    """Check that a title is one line of text, and not too long.
+
+    Raises:
+        InvalidRequestError: it is not.
+    """
+    check_text(title, "title", _MAX_TITLE)
+    if len(title.splitlines()) > 1:
+        raise InvalidRequestError("must be one line.", argument="title")

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import LiteralString
 from uuid import UUID
 
+import asyncpg
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import BudgetExceededError, NotFoundError
@@ -26,7 +27,7 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 # SQLSTATE of a turn that a budget, or its caller's own amount, refuses.
-OVER_BUDGET = "AA004"
+_OVER_BUDGET = "AA004"
 # With the period that runs; of a member's budget, that of the caller.
 _BUDGETS: LiteralString = """
 SELECT b.id, b.org_id, b.plan, b.scope, b.subject, b.period, b.hard, b.limit_nanos, b.by_operator,
@@ -210,9 +211,11 @@ def expense_claim(expense: Expense) -> dict[str, object]:
     return claim
 
 
-def over_budget(said: str) -> BudgetExceededError:
-    """Return the refusal of a turn for what it may cost."""
-    over = json.loads(said)
+def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
+    """Return the refusal of a turn for what it may cost, where an error of the database is one."""
+    if not isinstance(error, asyncpg.PostgresError) or error.sqlstate != _OVER_BUDGET:
+        return None
+    over = json.loads(str(error))
     needed = None if over["needed_usd"] is None else Decimal(over["needed_usd"])
     if "most_usd" in over:
         most = dollars(Decimal(over["most_usd"]))

@@ -94,6 +94,13 @@ SELECT w AS name FROM unnest($1::text[]) AS w
    AND NOT EXISTS (SELECT FROM agentapi.facts f WHERE f.name = w AND f.value = 'ours')
  ORDER BY w
 """
+# The migrations fill them; what an operator has added has a time.
+_WORDS = frozenset({"agentapi.providers", "agentapi.terms"})
+_NO_WORDS: LiteralString = "WITH providers AS (DELETE FROM agentapi.providers) DELETE FROM agentapi.terms"
+_ADDED_WORDS: LiteralString = (
+    "SELECT (SELECT count(*) FROM agentapi.providers WHERE added_at IS NOT NULL) "
+    "+ (SELECT count(*) FROM agentapi.terms WHERE added_at IS NOT NULL)"
+)
 # A start writes the sessions of clients into the same table.
 _ACCOUNTS: LiteralString = "SELECT count(*) FROM public.mcp_sessions WHERE session_id LIKE 'oauth/%'"
 # The program itself, whoever it is; and who may do what it does, since a pooler may have taken its name away. Without
@@ -391,9 +398,11 @@ async def find_contents(url: str, variable: str | None) -> Mapping[str, int]:
                 for table in await copied_tables(connection)
             }
             accounts = int(await connection.fetchval(_ACCOUNTS) or 0)
+            added = int(await connection.fetchval(_ADDED_WORDS) or 0) if counts.keys() >= _WORDS else 0
     if (
         not accounts
-        and all(not rows or name in _WRITTEN_BY_STARTS for name, rows in counts.items())
+        and not added
+        and all(not rows or name in _WRITTEN_BY_STARTS | _WORDS for name, rows in counts.items())
         and counts["public.profiles"] <= 1
     ):
         return {}
@@ -462,6 +471,8 @@ async def _load_tables(connection: _Connection, copy: Copy, on_rows: Callable[[s
     strangers = sorted(copied.keys() - tables.keys())
     if strangers:
         raise StoreMismatchError(f"The backup has tables that this program does not know: {listed(strangers)}.")
+    if copied.keys() >= _WORDS:
+        await connection.execute(_NO_WORDS)
     for name in await _order(connection, copied):
         await _load_table(connection, tables[name], copied[name], _counted(copied[name], copy, on_rows))
 

@@ -24,6 +24,14 @@ from agentapi_mcp.core.conversations.kept_messages import (
 )
 from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionStore
+from agentapi_mcp.core.conversations.session_facts import (
+    NOTHING_SAID,
+    Rating,
+    Report,
+    SessionFacts,
+    SessionFilter,
+    SessionStatus,
+)
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
@@ -34,35 +42,42 @@ from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
 from agentapi_mcp.stores.postgres.turns import no_session
 
 # own_message_counts looks up the session once; counting chat_messages would evaluate the policy for each message.
-_SESSION: LiteralString = """
-SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
+_FACTS: LiteralString = """f.status, f.interaction_type, f.tags, f.rating, f.usefulness, f.note, f.recorded_at,
+       f.external_link, f.external_id, f.agent_elsewhere, f.model AS reported_model, f.provider,
+       f.reported_input_tokens, f.reported_output_tokens, f.reported_cost_usd, f.content_preview"""
+_SESSION: LiteralString = f"""
+SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at, {_FACTS},
        (SELECT c.messages FROM agentapi.own_message_counts c WHERE c.session_id = s.id) AS message_count
   FROM public.chat_sessions s
   LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
+  LEFT JOIN agentapi.session_facts f ON f.session_id = s.id
  WHERE s.id = $1 AND s.user_id = $2 AND s.org_id = $3
-"""
+"""  # noqa: S608  # made of literals
 _SIZES: LiteralString = (
     "SELECT c.session_id, c.bytes FROM agentapi.own_message_counts c WHERE c.session_id = ANY($1::uuid[])"
 )
 _DEFAULTS: LiteralString = "SELECT * FROM agentapi.turn_defaults_1($1, $2)"
 # Uses the index agentapi_sessions_order, scanned backwards. A search looks at the kept opening of each session: whole
 # messages of up to a megabyte would be read for every session of the user.
-LIST: LiteralString = """
-SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
+LIST: LiteralString = f"""
+SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at, {_FACTS},
        coalesce(s.last_message_at, s.created_at) AS at,
        (SELECT c.messages FROM agentapi.own_message_counts c WHERE c.session_id = s.id) AS message_count
   FROM public.chat_sessions s
   LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
+  LEFT JOIN agentapi.session_facts f ON f.session_id = s.id
  WHERE s.user_id = $1 AND s.org_id = $2
    AND (coalesce(s.last_message_at, s.created_at), s.id) < ($3, $4)
    AND ($5::text IS NULL OR a.name = $5)
    AND ($6::text IS NULL OR strpos(lower(coalesce(s.title, '')), lower($6)) > 0 OR strpos(lower((
         SELECT o.opening FROM agentapi.own_openings o WHERE o.session_id = s.id
    )), lower($6)) > 0)
+   AND ($8 OR coalesce(f.status, 'active') <> 'archived')
+   AND ($9::text IS NULL OR $9 = ANY (f.tags))
  ORDER BY coalesce(s.last_message_at, s.created_at) DESC, s.id DESC LIMIT $7
-"""
+"""  # noqa: S608  # made of literals
 # The running total ends the page at its byte limit; the newest message is always included.
 MESSAGES: LiteralString = """
 SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata
@@ -130,7 +145,7 @@ class PostgresSessions(SessionStore):
     @override
     async def get(self, principal: Principal, session_id: SessionId) -> Session:
         async with self._database.as_principal(principal) as connection:
-            return await _read(connection, principal, session_id)
+            return await read_session(connection, principal, session_id)
 
     @override
     async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
@@ -150,15 +165,25 @@ class PostgresSessions(SessionStore):
 
     @override
     async def list_(
-        self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
+        self, principal: Principal, wanted: SessionFilter, *, cursor: str | None, limit: int
     ) -> Page[Session]:
-        scope = json.dumps(["sessions", agent, query])
+        tag = None if wanted.tag is None else " ".join(wanted.tag.split()).lower()
+        scope = json.dumps(["sessions", wanted.agent, wanted.query, tag, wanted.archived])
         at, id_ = read_position(cursor, scope, principal)
         # Planned once for all arguments: with the policies, planning took as long as reading.
         async with self._database.as_principal(principal, plan_once=True, is_list=True) as connection:
             # One row more than the page tells whether there is another page.
             rows = await connection.fetch(
-                LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
+                LIST,
+                principal.user_id,
+                principal.org_id,
+                at,
+                id_,
+                wanted.agent,
+                wanted.query or None,
+                limit + 1,
+                wanted.archived,
+                tag,
             )
         items = tuple(_to_session(row) for row in rows[:limit])
         more = None
@@ -180,7 +205,7 @@ class PostgresSessions(SessionStore):
         scope = f"messages {session_id}"
         at, id_ = read_position(cursor, scope, principal)
         async with self._database.as_principal(principal, session_id=session_id) as connection:
-            await _read(connection, principal, session_id)
+            await read_session(connection, principal, session_id)
             rows = await connection.fetch(MESSAGES, session_id, at, id_, limit, max_bytes)
             turns = await _turns(connection, session_id, rows)
             older = bool(rows) and await connection.fetchval(
@@ -206,14 +231,14 @@ class PostgresSessions(SessionStore):
     @override
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
         async with self._database.as_writer(principal) as connection:
-            await _read(connection, principal, session_id)
+            await read_session(connection, principal, session_id)
             await connection.execute("UPDATE public.chat_sessions SET title = $2 WHERE id = $1", session_id, title)
-            await _notify_changed(connection, principal, session_id)
+            await notify_changed(connection, principal, session_id)
 
     @override
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
         async with self._database.as_writer(principal) as connection:
-            await _read(connection, principal, session_id)
+            await read_session(connection, principal, session_id)
             running = await connection.fetchval(
                 "SELECT id FROM agentapi.turns WHERE session_id = $1 AND status IN ('running', 'input_required')",
                 session_id,
@@ -225,10 +250,15 @@ class PostgresSessions(SessionStore):
                     next_step=NextStep.WAIT_OR_CANCEL,
                 )
             await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", session_id)
-            await _notify_changed(connection, principal, session_id)
+            await notify_changed(connection, principal, session_id)
 
 
-async def _read(connection: Connection, principal: Principal, session_id: SessionId) -> Session:
+async def read_session(connection: Connection, principal: Principal, session_id: SessionId) -> Session:
+    """Read a session of the principal's.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     row = await connection.fetchrow(
         _SESSION,
         session_id,
@@ -260,11 +290,12 @@ async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[R
     return turns
 
 
-async def _notify_changed(connection: Connection, principal: Principal, session_id: SessionId) -> None:
+async def notify_changed(connection: Connection, principal: Principal, session_id: SessionId) -> None:
+    """Tell all processes that a session has changed; the last statement of the transaction."""
     signal = Signal(
         SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id, org_id=principal.org_id
     )
-    # As the last of the transaction: signals are the program's, and no role that works for a user may write one.
+    # Signals are the program's, and no role that works for a user may write one.
     await connection.execute("SELECT set_config('role', 'agentapi_system', true)")
     await tell(connection, signal)
 
@@ -293,12 +324,34 @@ def _to_session(row: Row) -> Session:
     return Session(
         id=row["id"],
         title=row["title"],
-        agent=row["agent"],
-        model=row["model"],
+        agent=row["agent"] or row["agent_elsewhere"],
+        model=row["model"] or row["reported_model"],
         metadata=json_object(row["metadata"]),
         created_at=row["created_at"] or FIRST,  # other programs may leave it empty
         last_message_at=row["last_message_at"],
         message_count=row["message_count"],
+        facts=NOTHING_SAID if row["status"] is None else _to_facts(row),
+    )
+
+
+def _to_facts(row: Row) -> SessionFacts:
+    report = Report(
+        external_link=row["external_link"],
+        external_id=row["external_id"],
+        agent=row["agent_elsewhere"],
+        model=row["reported_model"],
+        provider=row["provider"],
+        input_tokens=row["reported_input_tokens"],
+        output_tokens=row["reported_output_tokens"],
+        cost_usd=row["reported_cost_usd"],
+        content_preview=row["content_preview"],
+    )
+    return SessionFacts(
+        status=SessionStatus(row["status"]),
+        interaction_type=row["interaction_type"],
+        tags=tuple(row["tags"]),
+        rating=Rating(rating=row["rating"], usefulness=row["usefulness"], note=row["note"]),
+        report=None if row["recorded_at"] is None else report,
     )
 
 

@@ -1,18 +1,16 @@
 """Turns in Postgres: begun once, leased to one process, and ended once."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import LiteralString
 from uuid import UUID
 
 import asyncpg
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import LimitExceededError, NextStep, NotFoundError, StoreError, StoreUnclearError
+from agentapi_mcp.base.errors import NextStep, NotFoundError, StoreError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.base.json_texts import json_text
 from agentapi_mcp.core.budgets.models import Estimate, Expense
@@ -37,20 +35,19 @@ from agentapi_mcp.core.conversations.models import (
 )
 from agentapi_mcp.core.conversations.ports import TurnStore
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.identity.shares import SHARES, Resource
 from agentapi_mcp.core.keys.models import PaidBy
 from agentapi_mcp.stores.postgres.audit import event_fields
-from agentapi_mcp.stores.postgres.budgets import OVER_BUDGET, expense_claim, over_budget, read_state, to_estimate
+from agentapi_mcp.stores.postgres.budgets import budget_refusal, expense_claim, read_state, to_estimate
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.orphans import find_orphans, settle
+from agentapi_mcp.stores.postgres.share_refusals import share_refusal
 from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, TURN_LISTED, cost_record, fault_record, to_turn
 
 # The functions are versioned, since programs of several versions can share a database (0015_turn_price.sql).
 _BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_2($1, $2::text::jsonb, $3::text::jsonb, $4)"
 _END: LiteralString = "SELECT * FROM agentapi.end_turn_2($1, $2::text::jsonb, $3, $4::text::jsonb)"
 _ESTIMATE: LiteralString = "SELECT * FROM agentapi.estimate_turn_1($1, $2, $3, $4)"
-_OVER_SHARE = "AA003"
 _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
@@ -121,10 +118,9 @@ class PostgresTurns(TurnStore):
                 },
             )
         except StoreError as exc:
-            if isinstance(exc.__cause__, asyncpg.PostgresError) and exc.__cause__.sqlstate == _OVER_SHARE:
-                raise _over_share(str(exc.__cause__)) from None
-            if isinstance(exc.__cause__, asyncpg.PostgresError) and exc.__cause__.sqlstate == OVER_BUDGET:
-                raise over_budget(str(exc.__cause__)) from None
+            refused = share_refusal(exc.__cause__) or budget_refusal(exc.__cause__)
+            if refused is not None:
+                raise refused from None
             if new.again and isinstance(exc.__cause__, asyncpg.UniqueViolationError):
                 # The call before, whose answer was lost, ran on, and has committed just now.
                 raise StoreUnclearError("The turn was stored by an earlier call.") from exc
@@ -299,22 +295,6 @@ class PostgresTurns(TurnStore):
             async with self._database.as_system("settle a turn that nobody runs any more") as connection:
                 settled += await settle(connection, rule, [session_id])
         return tuple(settled)
-
-
-def _over_share(said: str) -> LimitExceededError:
-    """Return the refusal of a turn that is more than a share (0009_shares.sql)."""
-    # A limit may be any number of JSON: below zero nothing is allowed, and of a fraction what is whole.
-    over = json.loads(said, parse_int=Decimal, parse_float=Decimal)
-    if over["whose"] == "process":  # whoever refused it before has the reason
-        return LimitExceededError("The turn was refused.")
-    share = SHARES[Resource(over["what"])]
-    numbers = f"{int(over['used']):,} of {math.floor(max(over['most'], 0)):,} {share.what}"
-    if over["whose"] == "user":
-        return LimitExceededError(f"You have {numbers} in all processes; {share.mend}.", retry_after=share.wait)
-    return LimitExceededError(
-        f"Your organisation has {numbers} that it may have; {share.mend}, or ask the operator of this server.",
-        retry_after=share.wait,
-    )
 
 
 def _payment(paid_by: PaidBy) -> dict[str, object]:

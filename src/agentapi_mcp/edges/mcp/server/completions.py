@@ -10,6 +10,7 @@ from mcp_types import (
 )
 
 from agentapi_mcp.core.catalogue.models import Preferences
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, preferences_of
 from agentapi_mcp.edges.mcp.server.matching import ranked
 from agentapi_mcp.edges.mcp.server.prompts import check_prompt
@@ -47,7 +48,7 @@ class Completions:
 async def _sessions(caller: Caller, typed: str) -> tuple[list[str], bool]:
     """Find sessions by a part of their title or opening, otherwise among the newest by their id, or with a typo."""
     sessions = caller.services.sessions
-    page = await sessions.list_(caller.principal, query=typed or None, limit=_MOST)
+    page = await sessions.list_(caller.principal, SessionFilter(query=typed or None), limit=_MOST)
     found = list(page.items)
     if found:
         # Those that match by their opening alone come last.

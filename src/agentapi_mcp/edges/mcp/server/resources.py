@@ -24,6 +24,7 @@ from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.ids import SessionId, parse_id
 from agentapi_mcp.core.catalogue.models import Preferences
 from agentapi_mcp.core.conversations.models import Session
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, preferences_of
 from agentapi_mcp.edges.mcp.errors import resource_not_found
 from agentapi_mcp.edges.mcp.options import PAGE
@@ -204,7 +205,10 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
 async def _read_sessions(caller: Caller, asked: Mapping[str, str]) -> str:
     # Clients that expand a template by themselves leave a variable without a value blank.
     page = await caller.services.sessions.list_(
-        caller.principal, query=asked.get("query") or None, cursor=asked.get("cursor") or None, limit=PAGE
+        caller.principal,
+        SessionFilter(query=asked.get("query") or None),
+        cursor=asked.get("cursor") or None,
+        limit=PAGE,
     )
     out = SessionsOut(sessions=[session_out(session) for session in page.items], next_cursor=page.next_cursor)
     return out.model_dump_json(indent=1)

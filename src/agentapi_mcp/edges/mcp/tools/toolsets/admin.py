@@ -148,7 +148,7 @@ async def remove_budget(call: ToolCall) -> CallToolResult:
 async def _budgets(caller: Caller) -> CallToolResult:
     found = await caller.services.budgets.list_(caller.principal)
     lines = [f"- {budget_line(budget)}" for budget in found]
-    return answer("\n".join(lines) or "There are no budgets.", BudgetsOut(budgets=list(map(budget_out, found))))
+    return answer("\n".join(lines) or "No budgets.", BudgetsOut(budgets=list(map(budget_out, found))))
 
 
 def _shown(organization: Organization) -> CallToolResult:

@@ -6,6 +6,7 @@ from mcp_types import CallToolResult
 
 from agentapi_mcp.base.errors import ConfigurationError, StoreError
 from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import Caller, preferences_of
@@ -97,7 +98,13 @@ async def list_models(call: ToolCall) -> CallToolResult:
         name="list_sessions",
         title="List chat sessions",
         about="List your chat sessions, newest first; query searches titles and how first messages begin.",
-        arguments=(Argument(name="agent", about="Only with this agent"), _QUERY, _CURSOR),
+        arguments=(
+            Argument(name="agent", about="Only with this agent"),
+            _QUERY,
+            Argument(name="tag", about="Only with this tag", verbatim=True),
+            Argument(name="archived", kind="boolean", about="Also archived ones"),
+            _CURSOR,
+        ),
         answers=SessionsOut,
         action=Action.READ_SESSIONS,
     )
@@ -108,8 +115,12 @@ async def list_sessions(call: ToolCall) -> CallToolResult:
     agent = call.given.find_text("agent")
     page = await caller.services.sessions.list_(
         caller.principal,
-        agent=None if agent is None else await caller.services.agents.meant(caller.principal, agent),
-        query=call.given.find_text("query"),
+        SessionFilter(
+            agent=None if agent is None else await caller.services.agents.meant(caller.principal, agent),
+            query=call.given.find_text("query"),
+            tag=call.given.find_text("tag"),
+            archived=call.given.flag("archived"),
+        ),
         cursor=call.given.find_text("cursor"),
         limit=PAGE,
     )
