@@ -1,6 +1,7 @@
 """The options of the chat."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -19,6 +20,7 @@ class ChatOptions:
     idempotency_key: str | None = None
     retry: bool = False
     new: bool = False
+    max_cost_usd: Decimal | None = None
     parameters: Parameters = field(default_factory=Parameters)
 
     def request(self, message: str) -> ChatRequest:
@@ -31,5 +33,6 @@ class ChatOptions:
             idempotency_key=self.idempotency_key,
             retry=self.retry,
             new=self.new,
+            max_cost_usd=self.max_cost_usd,
             parameters=self.parameters,
         )

@@ -1,6 +1,7 @@
 """The commands for budgets, for whoever has the database: the operator."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from uuid import UUID
 
 import click
@@ -8,10 +9,9 @@ import click
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.members import member_id
-from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.options import Dollars, json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err
-from agentapi_mcp.core.budgets.amounts import parse_amount
 from agentapi_mcp.core.budgets.models import Budget, BudgetKind, BudgetPeriod, BudgetScope
 from agentapi_mcp.core.budgets.words import dollars
 from agentapi_mcp.core.services import Services
@@ -50,7 +50,7 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
 
 # A negative number is no option, and is refused with what is right.
 @budgets.command("set", context_settings={"ignore_unknown_options": True})
-@click.argument("dollars_", metavar="DOLLARS")
+@click.argument("limit", metavar="DOLLARS", type=Dollars())
 @click.option("--member", "each_member", is_flag=True, help="For each member of the organisation.")
 @click.option("--user", metavar="ID|EMAIL", help="For this member alone.")
 @click.option("--agent", metavar="NAME", help="For all turns of this agent.")
@@ -60,7 +60,7 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
 @click.option("--soft", is_flag=True, help="Warn in answers, and refuse nothing.")
 @_org_option
 @json_option
-def budgets_set(dollars_: str, org_id: UUID | None, *, as_json: bool, **values: object) -> None:
+def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values: object) -> None:
     """Bound what may be spent in each period to DOLLARS.
 
     The organisation as a whole, unless an option says for whom. Periods are those of UTC. One of the same kind gets the
@@ -71,7 +71,6 @@ def budgets_set(dollars_: str, org_id: UUID | None, *, as_json: bool, **values: 
         raise click.UsageError("Say one of --member, --user, --agent and --key.")
 
     async def set_(services: Services, _settings: Settings) -> None:
-        limit = parse_amount(dollars_, "DOLLARS")
         kind = BudgetKind(
             scope=next((_SCOPES[name] for name in kinds), BudgetScope.ORGANIZATION),
             subject=await _subject(services, kinds),

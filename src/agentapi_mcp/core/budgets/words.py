@@ -26,7 +26,7 @@ def dollars(amount: Decimal) -> str:
     """Write an amount: two digits at least, and as many as it has."""
     digits = amount if amount.as_tuple().exponent == 0 else amount.normalize()
     exponent = digits.as_tuple().exponent
-    short = digits.quantize(_LEAST_DIGITS) if isinstance(exponent, int) and exponent > -2 else digits  # noqa: PLR2004
+    short = digits.quantize(_LEAST_DIGITS) if isinstance(exponent, int) and exponent > -2 else digits  # noqa: PLR2004  # cents
     return f"-${-short:,f}" if short < 0 else f"${short:,f}"
 
 
