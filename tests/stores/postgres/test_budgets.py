@@ -81,8 +81,10 @@ async def test_all_that_is_left_may_be_reserved_and_no_nano_dollar_more(scene: B
     await scene.set(ORGANIZATION, "0.1")
     with pytest.raises(BudgetExceededError):
         await scene.begin(scene.ann, replace(EXPENSE, output_nanos=10 * CENT + 1))
-    await scene.begin(scene.ann)
-    # What costs nothing exceeds nothing.
+    turn = await scene.begin(scene.ann)
+    # What costs nothing exceeds nothing, even where a turn has cost more than it held.
+    await scene.begin(scene.ann, replace(EXPENSE, output_nanos=0))
+    await scene.end(scene.ann, turn, 11 * CENT)
     await scene.begin(scene.ann, replace(EXPENSE, output_nanos=0))
     with pytest.raises(BudgetExceededError):
         await scene.begin(scene.ann, replace(EXPENSE, output_nanos=1))
@@ -455,7 +457,10 @@ async def test_administrators_set_and_remove_theirs_and_not_the_operators(scene:
         await store.set_as_operator(scene.chief, OrgId(new_id()), ORGANIZATION, Decimal(1))
     limits = {budget.id: (budget.limit_usd, budget.by_operator) for budget in await store.list_(scene.chief)}
     assert limits == {operators: (5, True), own: (2, False)}
-    await store.remove(scene.chief, own)
+    # Nor by a statement that forgot to ask.
+    for who, gone in ((scene.ann, 0), (scene.bo, 0), (scene.chief, 1)):
+        async with scene.database.as_writer(who) as connection:
+            assert await connection.execute("DELETE FROM agentapi.budgets") == f"DELETE {gone}"
     await store.remove_as_operator(scene.chief, operators)
     assert await store.list_(scene.chief) == ()
 
