@@ -10,6 +10,7 @@ from benchmarks.results import Result, milliseconds
 from benchmarks.servers import Bench, median, new_home, now
 
 from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
@@ -76,7 +77,7 @@ async def _search_time(database: Database, user: Principal) -> float:
 
 
 async def _search(database: Database, user: Principal) -> None:
-    page = await PostgresSessions(database).list_(user, agent=None, query=str(uuid4()), cursor=None, limit=50)
+    page = await PostgresSessions(database).list_(user, SessionFilter(query=str(uuid4())), cursor=None, limit=50)
     assert not page.items
 
 

@@ -10,6 +10,7 @@ from benchmarks.results import Result, milliseconds
 from benchmarks.servers import Bench, median, new_home, now
 
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId
+from agentapi_mcp.core.conversations.session_facts import NOT_ARCHIVED
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
@@ -99,7 +100,7 @@ async def _reading(
     user, ids = Principal(UserId(row["user_id"]), OrgId(row["org_id"]), Role.MEMBER), list(row["sessions"])
 
     async def list_sessions(_call: int) -> object:
-        return await sessions.list_(user, agent=None, query=None, cursor=None, limit=50)
+        return await sessions.list_(user, NOT_ARCHIVED, cursor=None, limit=50)
 
     async def get_transcript(call: int) -> object:
         session_id = SessionId(ids[call % len(ids)])

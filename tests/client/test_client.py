@@ -14,8 +14,9 @@ import pytest
 import agentapi_mcp
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.client import AgentClient, Answer, ConnectionLostError, RefusedError, Turn, TurnError
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import TurnOut
-from agentapi_mcp.settings import environment
 from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import Edge, open_edge
 from tests.support.edges import Served, mcp_application, serve_app
@@ -328,6 +329,12 @@ async def test_lists_are_read_to_their_end(edge_home: Path) -> None:
         assert turn.session_id in [session.session_id for session in await scene.agents.sessions()]
 
 
+async def test_a_mistake_in_the_program_is_told_as_what_it_is() -> None:
+    with pytest.raises(TypeError):
+        async with agentapi_mcp.connect(env=7):  # type: ignore[arg-type]  # the mistake
+            pass
+
+
 async def test_a_server_that_is_not_there_is_told_in_words() -> None:
     with pytest.raises(ConnectionLostError, match="cannot be reached"):
         async with agentapi_mcp.connect("http://127.0.0.1:9/mcp"):
@@ -374,3 +381,24 @@ def _types(schema: Mapping[str, object]) -> object:
         return {name: plain(each) for name, each in value.items() if name not in {"title", "description", "$defs"}}
 
     return plain(schema)
+
+
+async def test_what_is_thought_of_an_answer_is_said_and_what_happened_elsewhere_recorded(edge_home: Path) -> None:
+    options = McpOptions(toolsets=frozenset({"core", "usage"}))
+    async with open_edge(edge_home, OpenAIPeer(), options) as edge, over_http(edge) as agents:
+        tag = f"tag {uuid4().hex}"
+        turn = await agents.chat(f"{uuid4().hex} [[echo]]", agent="droid")
+        assert (await agents.rate_turn(turn.turn_id, rating=2, note="made it up")).rating == 2
+        rated = await agents.rate_session(turn.session_id, rating=4, usefulness=5)
+        assert (rated.turn_id, rated.rating, rated.usefulness) == (None, 4, 5)
+        assert (await agents.tag(turn.session_id, add=[tag], kind="coding")).tags == [tag]
+        assert [session.session_id for session in await agents.sessions(tag=tag)] == [turn.session_id]
+        assert (await agents.archive(turn.session_id)).status == "archived"
+        assert await agents.sessions(tag=tag) == []
+        [archived] = await agents.sessions(tag=tag, archived=True)
+        assert (archived.rating, archived.interaction_type) == (4, "coding")
+        assert (await agents.archive(turn.session_id, undo=True)).status == "active"
+        recorded = await agents.record_interaction("Code review", external_id=tag, cost_usd=0.0425, tags=["work"])
+        assert (recorded.is_new, recorded.cost_usd, recorded.tags) == (True, 0.0425, ["work"])
+        with pytest.raises(RefusedError, match="between 1 and 5"):
+            await agents.rate_session(turn.session_id, rating=6)

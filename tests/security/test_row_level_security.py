@@ -178,6 +178,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "TurnStore.find": lambda who: turns.find(who, turn_id),
         "TurnStore.get": lambda who: turns.get(who, turn_id),
         "TurnStore.recent": lambda who: turns.recent(who, 100),
+        "TurnStore.ids_like": lambda who: turns.ids_like(who, scene.running.id.hex[-8:], 10),
         "TurnStore.recent, open": lambda who: turns.recent(who, 100, only_open=True),
         "TurnStore.spent": lambda who: turns.spent(who, datetime(2026, 1, 1, tzinfo=UTC), datetime.now(UTC)),
         "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
@@ -267,10 +268,11 @@ async def test_who_may_not_chat_begins_nothing_although_nobody_checked(
 
 async def test_a_token_that_may_do_neither_sees_nothing_of_its_owner(scene: Scene, database: Database) -> None:
     narrow = replace(scene.ann, scopes=frozenset({TokenScope.KEYS}))
-    for table in (
+    tables: tuple[LiteralString, ...] = (
         *("public.chat_sessions", "public.chat_messages", "agentapi.turns", "agentapi.tasks"),
         *("agentapi.session_facts", "agentapi.turn_ratings"),
-    ):
+    )
+    for table in tables:
         async with database.as_principal(narrow) as connection:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608  # a table's name
 

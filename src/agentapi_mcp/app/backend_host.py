@@ -1,5 +1,7 @@
 """The host of this process's backends, and the view of the server that the guide reads."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -10,12 +12,19 @@ from typing_extensions import override
 
 from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.core.backends.ports import BackendHost
-from agentapi_mcp.core.catalogue.health import PartHealth
-from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Session, Spending, Turn
-from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.services import Services
+
+TYPE_CHECKING = False  # type checkers take it for true; a host that opens no services needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue.health import PartHealth
+    from agentapi_mcp.core.catalogue.models import AgentView
+    from agentapi_mcp.core.conversations import models
+    from agentapi_mcp.core.conversations.models import Session, Turn
+    from agentapi_mcp.core.identity.principals import Principal
+    from agentapi_mcp.core.services import Services
+else:
+    models = LazyModule("agentapi_mcp.core.conversations.models")
 
 T = TypeVar("T")
 
@@ -81,9 +90,9 @@ class LiveServerView(ServerView):
         return tuple(turn for turn in turns if turn.status.is_final)[:limit]
 
     @override
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> models.Spending:
         if self._services is None:
-            return Spending(turns=0, cost_usd=Decimal(0), unknown=0)
+            return models.Spending(turns=0, cost_usd=Decimal(0), unknown=0)
         return await self._services.turns.spent(principal, since, until)
 
     @override

@@ -83,10 +83,13 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "preferences set": (f"{_} preferences set --client claude-code default_agent droid",),
     "preferences unset": (f"{_} preferences unset default_agent",),
     "rate": (
-        f"{_} rate 3b9f06d2 5 --usefulness 4       # a session, by the end of its id",
+        f"{_} rate 3b9f06d2 5 --usefulness 4",
         f'{_} rate 9ac41e07 2 --turn --note "Made it up"',
     ),
-    "record": (f'{_} record "Code review" --link https://claude.ai/chat/xyz --type coding --cost 0.0425',),
+    "record": (
+        f'{_} record "Code review" --link https://claude.ai/chat/xyz',
+        f'{_} record "A plan" --agent claude.ai --cost 0.0425',
+    ),
     "reset": (f"{_} reset",),
     "restore": (
         f"{_} restore agents.zip",

@@ -1,10 +1,12 @@
 """Finding a turn by the beginning or the end of its id."""
 
-from agentapi_mcp.base.errors import NotFoundError
-from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
-from agentapi_mcp.core.services import Services
+from __future__ import annotations
 
-_SEARCHED = 1000  # newest turns, among which a part of an id is looked for
+from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.services import Services
 
 
 async def find_turn(services: Services, text: str) -> str:
@@ -18,10 +20,4 @@ async def find_turn(services: Services, text: str) -> str:
     if whole is not None:
         return whole
     check_part(text, TURN)
-    newest = await services.turns.recent(services.principal, _SEARCHED)
-    try:
-        return find_id((str(turn.id) for turn in newest), text, TURN)
-    except NotFoundError as exc:
-        if len(newest) == _SEARCHED:
-            exc.add_note(f"Only your newest {_SEARCHED:,} turns were searched: say the whole id of an older one.")
-        raise
+    return find_id(map(str, await services.turns.ids_like(services.principal, text)), text, TURN)

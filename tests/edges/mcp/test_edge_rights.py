@@ -30,6 +30,8 @@ ARGUMENTS: Mapping[str, object] = {  # that may not be any text, of every tool t
     "session_id": str(new_id()),
     "name": "default_agent",
 }
+# Of which one is needed.
+EITHER: Mapping[str, Mapping[str, object]] = {"rate": {"session_id": str(new_id()), "rating": 3}}
 TRANSCRIPT = transcript_uri(SessionId(new_id()))
 TASK = "A" * 32
 
@@ -111,7 +113,7 @@ async def refused_tools(services: Services, denied: frozenset[Action]) -> dict[s
     async with client_without(services, denied, "2026") as client:
         for tool in (await client.list_tools()).tools:
             needed = {name: ARGUMENTS.get(name, "hello") for name in tool.input_schema.get("required", ())}
-            text = text_of(await call(client, tool.name, **needed))
+            text = text_of(await call(client, tool.name, **needed, **EITHER.get(tool.name, {})))
             if "You may not do this here" in text:
                 refusals[tool.name] = text
     return refusals

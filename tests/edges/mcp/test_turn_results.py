@@ -142,6 +142,11 @@ def test_a_title_is_one_name_in_the_list_of_sessions(title: str) -> None:
         message_count=1,
         created_at="2026-07-01T12:30:00Z",
         last_message_at="2026-07-01T12:30:00Z",
+        status="active",
+        interaction_type=None,
+        tags=[],
+        rating=None,
+        external_link=None,
         transcript_uri="agentapi://x",
     )
     line = session_line(out)

@@ -100,8 +100,8 @@ async def check(scene: Scene, org: OrgId) -> dict[str, Any]:
 
 def reported(**more: Any) -> NewInteraction:  # noqa: ANN401  # fields of a report
     """Make a conversation elsewhere."""
-    said = {"input_tokens": 1500, "output_tokens": 800, "cost_usd": Decimal("0.0425"), "provider": "anthropic"} | more
-    return NewInteraction(title="Code Review Session", interaction_type="coding", report=Report(**said))
+    said = Report(input_tokens=1500, output_tokens=800, cost_usd=Decimal("0.0425"), provider="anthropic")
+    return NewInteraction(title="Code Review Session", interaction_type="coding", report=replace(said, **more))
 
 
 # --- ratings

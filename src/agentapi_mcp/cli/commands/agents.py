@@ -1,11 +1,14 @@
 """The commands for agents."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
 import click
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.paging import read_all
 from agentapi_mcp.cli.completions import agent_names
 from agentapi_mcp.cli.help_pages import CommandGroup
@@ -14,10 +17,14 @@ from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
-from agentapi_mcp.core.keys.api_keys import NewApiKey
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
+    from agentapi_mcp.core.keys import api_keys
+    from agentapi_mcp.core.services import Services
+else:
+    api_keys = LazyModule("agentapi_mcp.core.keys.api_keys")
 
 _UNDECLARED = "undeclared"
 _YES = click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
@@ -76,8 +83,8 @@ def _keep(key: EnteredKey) -> None:
         )
         return
 
-    async def seal(services: Services, _settings: Settings) -> None:
-        await services.api_keys.add(services.principal, NewApiKey(provider=key.provider, value=key.value))
+    async def seal(services: Services, _settings: object) -> None:
+        await services.api_keys.add(services.principal, api_keys.NewApiKey(provider=key.provider, value=key.value))
         print_err(f"Sealed the key as yours for {key.provider}; `agentapi-mcp keys list` shows it.")
 
     run(seal)

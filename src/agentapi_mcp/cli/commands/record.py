@@ -1,21 +1,29 @@
 """The command that records conversations elsewhere."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from importlib import import_module
 from typing import Any
 
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.base.validation import parse_moment
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err
-from agentapi_mcp.core.conversations.session_facts import NewInteraction, Report
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.conversations import session_facts
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import facts as shown
+else:
+    session_facts = LazyModule("agentapi_mcp.core.conversations.session_facts")
+    shown = LazyModule("agentapi_mcp.presentation.facts")
 
 _LONGEST = 40
 
@@ -39,9 +47,9 @@ class _Said:
     started: str | None
     ended: str | None
 
-    def interaction(self) -> NewInteraction:
+    def interaction(self) -> session_facts.NewInteraction:
         """Read the options."""
-        report = Report(
+        report = session_facts.Report(
             external_link=self.link,
             external_id=self.id_,
             agent=self.agent,
@@ -52,7 +60,7 @@ class _Said:
             cost_usd=None if self.cost is None else _usd(self.cost),
             content_preview=self.content,
         )
-        return NewInteraction(
+        return session_facts.NewInteraction(
             title=self.title,
             report=report,
             interaction_type=self.interaction_type,
@@ -84,8 +92,7 @@ def record(*, as_json: bool, **said: Any) -> None:  # noqa: ANN401  # click's
     It is listed among your sessions. Its tokens and its cost count as reported by you, apart from what was billed.
     """
 
-    async def keep(services: Services, _settings: Settings) -> None:
-        shown = import_module("agentapi_mcp.presentation.facts")  # slow to import
+    async def keep(services: Services, _settings: object) -> None:
         out = shown.recorded_out(await services.facts.record(services.principal, _Said(**said).interaction()))
         if as_json:
             print_json(out.model_dump(mode="json"))

@@ -1,6 +1,7 @@
 """The commands for sessions."""
 
-import asyncio
+from __future__ import annotations
+
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli import completions
 from agentapi_mcp.cli.consent import ask
@@ -17,13 +19,21 @@ from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.conversations.models import Session
-from agentapi_mcp.core.conversations.session_facts import SessionFilter
-from agentapi_mcp.core.conversations.sessions import Transcript
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentapi_mcp.core.conversations import session_facts
+    from agentapi_mcp.core.conversations.models import Session
+    from agentapi_mcp.core.conversations.sessions import Transcript
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import transcripts
+else:
+    session_facts = LazyModule("agentapi_mcp.core.conversations.session_facts")
+    transcripts = LazyModule("agentapi_mcp.presentation.transcripts")
+    asyncio = LazyModule("asyncio")
 
 
 @click.group(cls=CommandGroup)
@@ -41,7 +51,11 @@ def sessions() -> None:
 @json_option
 def sessions_list(limit: int, cursor: str | None, *, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401  # click's
     """List sessions, newest first; those that are archived are left out."""
-    run(lambda services, _: _list_sessions(services, SessionFilter(**wanted), (limit, cursor), as_json=as_json))
+    run(
+        lambda services, _: _list_sessions(
+            services, session_facts.SessionFilter(**wanted), (limit, cursor), as_json=as_json
+        )
+    )
 
 
 @sessions.command("show")
@@ -69,7 +83,7 @@ def sessions_export(session_id: str, form: str, output: Path | None, *, as_json:
 def sessions_rename(session_id: str, title: str, *, as_json: bool) -> None:
     """Give a session another title."""
 
-    async def rename(services: Services, _settings: Settings) -> None:
+    async def rename(services: Services, _settings: object) -> None:
         found = await find_own_session(services, session_id)
         await services.sessions.rename(services.principal, found, title)
         if as_json:
@@ -90,7 +104,7 @@ def sessions_delete(session_id: str, *, confirmed: bool, as_json: bool) -> None:
 
 
 async def _list_sessions(
-    services: Services, wanted: SessionFilter, where: tuple[int, str | None], *, as_json: bool
+    services: Services, wanted: session_facts.SessionFilter, where: tuple[int, str | None], *, as_json: bool
 ) -> None:
     """Print a page of sessions: at most so many, after a cursor."""
     limit, cursor = where
@@ -113,10 +127,10 @@ async def _show_session(services: Services, session_id: str, *, as_json: bool) -
     """Print a whole transcript, with times as the clock on the wall here shows them."""
     transcript = await whole_transcript(services, await find_own_session(services, session_id))
     if as_json:
-        print_json(render_json(transcript))
+        print_json(transcripts.render_json(transcript))
     else:
         time = partial(local_time, seconds=True)
-        print_out(click.unstyle(render_markdown(transcript, time=time)), end="")
+        print_out(click.unstyle(transcripts.render_markdown(transcript, time=time)), end="")
 
 
 async def _export_session(services: Services, session_id: str, form: str, out: Path | None, *, as_json: bool) -> None:
@@ -124,11 +138,11 @@ async def _export_session(services: Services, session_id: str, form: str, out: P
     transcript = await whole_transcript(services, await find_own_session(services, session_id))
     if out is None:
         if form == "json" or as_json:
-            print_json(render_json(transcript))
+            print_json(transcripts.render_json(transcript))
         else:
-            print_out(click.unstyle(render_markdown(transcript)), end="")
+            print_out(click.unstyle(transcripts.render_markdown(transcript)), end="")
         return
-    text = click.unstyle(render_markdown(transcript)) if form == "markdown" else _json(transcript)
+    text = click.unstyle(transcripts.render_markdown(transcript)) if form == "markdown" else _json(transcript)
     try:
         await asyncio.to_thread(out.write_text, text, encoding="utf-8")
     except OSError as exc:
@@ -151,7 +165,7 @@ async def _delete_session(services: Services, session_id: str, *, confirmed: boo
 
 
 def _json(transcript: Transcript) -> str:
-    return json_text(render_json(transcript)) + "\n"
+    return json_text(transcripts.render_json(transcript)) + "\n"
 
 
 def _fields(session: Session) -> dict[str, object]:

@@ -88,6 +88,10 @@ class TurnStore(Protocol):
         """
         ...
 
+    async def ids_like(self, principal: Principal, part: str, limit: int) -> tuple[TurnId, ...]:
+        """Return so many ids of the principal's turns that begin or end with this part, of hexadecimal digits alone."""
+        ...
+
     async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
         """Sum up the principal's ended turns of a period that an agent was asked for; `until` is not in it."""
         ...
@@ -164,6 +168,10 @@ class SessionStore(Protocol):
 
         The organisation settings are `default_agent`, `default_model`, `temperature`, `max_tokens` and `system_prompt`.
         """
+        ...
+
+    async def last_model(self, principal: Principal, session_id: SessionId) -> str | None:
+        """Return the model of the last turn of a session, as that turn has it; None for one without a model."""
         ...
 
     async def list_(
