@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -231,6 +232,16 @@ class Settings(BaseSettings):
     max_running_turns: Annotated[
         int, Field(ge=1, le=100_000, description="The most turns that run at once in this process.")
     ] = 1000
+    reserve_usd: Annotated[
+        Decimal,
+        Field(
+            ge=0,
+            le=1000,
+            max_digits=12,
+            description="How many US dollars of its budgets a message holds while it runs, where its cost is not known "
+            "beforehand.",
+        ),
+    ] = Decimal("0.10")
     start_timeout_seconds: Annotated[
         float, Field(gt=0, le=600, description="How long a request waits for the database to come up.")
     ] = 60

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from decimal import Decimal
 from inspect import Parameter, getmembers, isclass, isfunction, signature
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+from uuid import UUID
 
 import pytest
 from typing_extensions import override
@@ -13,6 +15,7 @@ from typing_extensions import override
 import agentapi_mcp
 from agentapi_mcp.base.errors import PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.budgets.models import BudgetKind
 from agentapi_mcp.core.identity.principals import NEEDS, VIA_PERSONAL, Action, Exceptions, Principal, Role, TokenScope
 from agentapi_mcp.core.keys.key_requests import KeyRequests
 from tests.support.use_cases import types_of_services
@@ -57,6 +60,9 @@ TABLE = [
     Row("ApiKeys.set_active", (Action.EDIT_ORGANIZATION,), {**SHARED, "active": True}),
     Row("AuditLog.list_", (Action.READ_AUDIT,)),
     Row("Clients.change", (Action.EDIT_PREFERENCES,)),
+    Row("Budgets.list_", (Action.READ_SESSIONS,)),
+    Row("Budgets.remove", (Action.EDIT_ORGANIZATION,), {"budget_id": str(UUID(int=1))}),
+    Row("Budgets.set", (Action.EDIT_ORGANIZATION,), {"kind": BudgetKind(), "limit_usd": Decimal(1)}),
     Row("Clients.find_client", (Action.READ_CATALOGUE,)),
     Row("Clients.get", (Action.READ_CATALOGUE,)),
     Row("Clients.list_", (Action.READ_CATALOGUE,)),
@@ -96,6 +102,7 @@ TABLE = [
     Row("TransportSessions.watch", (Action.READ_SESSIONS,), {"most": 1}),
     Row("Turns.cancel", (Action.CHAT,)),
     Row("Turns.chat", (Action.CHAT,), {"wait": timedelta(0)}),
+    Row("Turns.estimate", (Action.CHAT,)),
     Row("Turns.follow", (Action.READ_SESSIONS,)),
     Row("Turns.get", (Action.READ_SESSIONS,)),
     Row("Turns.ids_like", (Action.READ_SESSIONS,)),
@@ -115,6 +122,10 @@ OPEN_TO_ALL = {
     "AuditLog.event": "makes an event of what a use case does that has checked the right",
     "AuditLog.record": "records what a use case did that has checked the right",
     "AuditLog.signed_in": "records a sign-in, which needs no right",
+    "Budgets.list_as_operator": THE_OPERATORS,
+    "Budgets.remove_as_operator": THE_OPERATORS,
+    "Budgets.set_as_operator": THE_OPERATORS,
+    "Budgets.set_plan": THE_OPERATORS,
     "ChangeFeed.subscribe": "tells only what the principal may read, as test_change_feed.py shows",
     "Clients.preferences": "reads the caller's own preferences to serve any other request",
     "Clients.record": "keeps that a client connected, which needs no right",

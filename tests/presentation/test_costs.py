@@ -13,6 +13,7 @@ import pytest
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
 from agentapi_mcp.core.backends.events import StopReason, Usage
+from agentapi_mcp.core.budgets.models import BudgetState
 from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.presentation.costs import cost_json, read_cost
@@ -37,6 +38,13 @@ COST = TurnCost(
     time_to_first_token=timedelta(milliseconds=56),
     model_used="vendor/m",
     provider="vendor",
+    budget=BudgetState(
+        scope="member",
+        period="day",
+        limit_usd=Decimal(5),
+        left_usd=Decimal("4.5"),
+        renews_at="2026-07-02T00:00:00Z",
+    ),
     route=(STEP,),
 )
 TURN = Turn(
@@ -64,7 +72,9 @@ TURN = Turn(
 COST_TEXT = (
     '"usage": {"input_tokens": 1200, "output_tokens": 34, "cached_tokens": 5, "reasoning_tokens": 6}, '
     '"cost_usd": 0.000125, "cost_source": "price list of 2026-07-01", "billing_may_go_on": true, "latency_ms": 1235, '
-    '"time_to_first_token_ms": 56, "model_used": "vendor/m", "provider": "vendor", "route": [{"agent": "droid", '
+    '"time_to_first_token_ms": 56, "model_used": "vendor/m", "provider": "vendor", '
+    '"budget": {"scope": "member", "period": "day", "hard": true, "limit_usd": 5.0, "left_usd": 4.5, '
+    '"renews_at": "2026-07-02T00:00:00Z"}, "route": [{"agent": "droid", '
     '"backend": "openai", "model": null, "outcome": "rate_limit", "milliseconds": 1235, "key": "user"}]'
 )
 ERROR_TEXT = (
@@ -74,7 +84,8 @@ ERROR_TEXT = (
 TOOL_TEXT = (
     '{"session_id": "00000000-0000-0000-0000-000000000002", "turn_id": "00000000-0000-0000-0000-000000000001", '
     '"status": "failed", "joined": false, "asked": true, "reply": "so", "reply_truncated": false, "agent": "droid", '
-    f'"backend": "openai", "model": "m", {COST_TEXT}, "history_dropped": 3, "warning": "short", "end_reason": "fault", '
+    f'"backend": "openai", "model": "m", {COST_TEXT}, '
+    '"estimated_cost_usd": null, "history_dropped": 3, "warning": "short", "end_reason": "fault", '
     '"saved": true, "transcript_uri": "agentapi://chat/sessions/00000000-0000-0000-0000-000000000002/transcript", '
     f'"next_step": "Wait.", {ERROR_TEXT}}}'
 )

@@ -113,6 +113,9 @@ def tool_attempts(loot: Loot) -> Mapping[str, list[dict[str, object]]]:
         ],
         "get_health": [{}],
         "get_organization": [{}],
+        "list_budgets": [{}],
+        "set_budget": [{"limit_usd": 1, "scope": "agent", "subject": loot.canary}],
+        "remove_budget": [{"budget_id": loot.turn_id}],
         "set_organization": [{"default_agent": loot.canary}, {"unset": [loot.canary]}],
         "get_preferences": [{}],
         "rate": [

@@ -14,6 +14,7 @@ import pytest
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import AgentId, OrgId, TaskId, TurnId, UserId, new_id
+from agentapi_mcp.core.budgets.models import Expense
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, NewTask, Sent, Turn, TurnMark, TurnStatus
 from agentapi_mcp.core.conversations.ports import FactStore, SessionStore, TaskStore, TurnStore
 from agentapi_mcp.core.conversations.session_facts import (
@@ -25,6 +26,7 @@ from agentapi_mcp.core.conversations.session_facts import (
     Tagging,
 )
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
+from agentapi_mcp.core.keys.models import PaidBy
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.facts import PostgresFacts
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
@@ -169,6 +171,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "TurnStore.begin, by what is known of her session": lambda who: turns.begin(
             who, replace(new_turn(scene.agent_id, "mine now", session_id), defaults=scene.known)
         ),
+        "TurnStore.estimate": lambda who: turns.estimate(who, session_id, "guide", PaidBy(), Expense()),
         "TurnStore.begin, anew by what is known of her session": lambda who: turns.begin(
             who, replace(new_turn(scene.agent_id, "mine now"), defaults=scene.known)
         ),

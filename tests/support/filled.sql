@@ -27,6 +27,12 @@ ALTER TABLE agentapi.turns ENABLE TRIGGER check_shares;
 INSERT INTO agentapi.providers (id, name, description) VALUES ('house', 'House', 'é');
 INSERT INTO agentapi.terms (kind, id, name, color) VALUES ('interaction_type', 'house', 'House', '#123456');
 SELECT agentapi.enter(agentapi.entry_of(t)) FROM agentapi.turns t WHERE t.status = 'completed';
+INSERT INTO agentapi.budgets (id, org_id, scope, subject, user_id, period, hard, limit_nanos, by_operator)
+    VALUES (:user, :org, 'user', :user, :user, 'month', true, 1000000000000000000, true);
+INSERT INTO agentapi.budget_periods (id, budget_id, org_id, holder, starts, spent_nanos, reserved_nanos)
+    VALUES (:other, :user, :org, :org, '0001-01-01', -1, 5);
+UPDATE agentapi.turns SET budget_periods = ARRAY[:other]::uuid[], reserved_nanos = 5 WHERE id = :other;
+INSERT INTO agentapi.late_reservations (turn_id, budget_periods, reserved_nanos) VALUES (:org, ARRAY[:other]::uuid[], 5);
 INSERT INTO agentapi.idempotency_keys VALUES (:user, :org, 'key', '\x01', :user, 'infinity');
 INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_session, expires_at)
     VALUES ('0123456789012345678901', :user, :user, :org, true, false, true, 'infinity');

@@ -465,4 +465,5 @@ def _run_options(settings: Settings) -> TurnRunnerOptions:
         places=places,
         places_to_finish=to_finish,
         places_of_a_user=max(2, (places - to_finish) * 3 // 4),
+        reserve_usd=settings.reserve_usd,
     )

@@ -26,6 +26,7 @@ from agentapi_mcp.app.replicas import build_replicas, configuration_hash, replic
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.access.members import Memberships
 from agentapi_mcp.core.accounts.accounts import Accounts
+from agentapi_mcp.core.budgets.budgets import Budgets
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Part
 from agentapi_mcp.core.catalogue.models import CatalogueFile
@@ -40,6 +41,7 @@ from agentapi_mcp.core.conversations.tasks import Tasks
 from agentapi_mcp.core.identity.shares import Resource, Shares
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.postgres.budgets import PostgresBudgets
 from agentapi_mcp.stores.postgres.facts import PostgresFacts
 from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
@@ -99,6 +101,7 @@ async def open_services(
             facts=Facts(PostgresFacts(base.database), clock, base.audit),
             agents=agents.agents,
             undeclared_agents=UndeclaredAgents(catalogue, base.audit),
+            budgets=Budgets(PostgresBudgets(base.database), catalogue, base.audit),
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
             memberships=Memberships(PostgresMembers(base.database), clock, base.audit, file.sign_in.roles),
             clients=Clients(shared.clients, agents.policy, clock),

@@ -8,6 +8,7 @@ AgentApiError
 │   ├── NotFoundError         also when the caller may not see it
 │   ├── ConflictError         a turn is already running, or an idempotency key was reused
 │   └── LimitExceededError    carries retry_after
+│       └── BudgetExceededError
 ├── BackendError              the agent failed; carries a BackendFault
 ├── ConfigurationError        the operator's file or a setting is invalid
 └── StoreError                storage failed
@@ -136,6 +137,12 @@ class LimitExceededError(CallerError):
         super().__init__(message)
         self.retry_after = retry_after
         self.is_servers = is_servers
+
+
+class BudgetExceededError(LimitExceededError):
+    """A budget, or what the caller set for one message, lacks what it may cost; the same message is refused again."""
+
+    retryable = False
 
 
 class ConfigurationError(AgentApiError):

@@ -25,6 +25,14 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         f"{_} backup agents.zip",
         f"{_} backup agents.zip --with-keys",
     ),
+    "budgets list": (f"{_} budgets list",),
+    "budgets plan": (f"{_} budgets plan free",),
+    "budgets remove": (f"{_} budgets remove 5d0c1b7e-8a34-4f0b-a1f5-6c2d9e8b7a10",),
+    "budgets set": (
+        f"{_} budgets set 50",
+        f"{_} budgets set 2 --member --period day",
+        f"{_} budgets set 20 --plan free --soft",
+    ),
     "chat": (
         f"{_} chat                              # a conversation",
         f'{_} chat "What is an MCP server?"',

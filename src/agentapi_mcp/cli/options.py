@@ -1,12 +1,33 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import click
+from typing_extensions import override
 
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.core.budgets.amounts import parse_amount
 from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
+
+
+class Dollars(click.ParamType[Decimal]):
+    """An amount in US dollars, with a dollar sign or without."""
+
+    name = "dollars"
+
+    @override
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        """Parse an amount that a store can hold."""
+        if isinstance(value, Decimal):
+            return value
+        try:
+            return parse_amount(str(value), "")
+        except InvalidRequestError as exc:
+            self.fail(exc.message, param, ctx)
+
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -234,4 +234,5 @@ def _arguments(options: ChatOptions, message: str) -> dict[str, object]:
         "system_prompt": options.parameters.system_prompt,
         "temperature": options.parameters.temperature,
         "max_tokens": options.parameters.max_tokens,
+        "max_cost_usd": None if options.max_cost_usd is None else float(options.max_cost_usd),
     }

@@ -26,6 +26,17 @@ class Step(OutputModel):
     key: str
 
 
+class BudgetLeft(OutputModel):
+    """What was left of the tightest budget of a turn when it ended; `renews_at` is None where it never does."""
+
+    scope: str
+    period: str
+    hard: bool
+    limit_usd: float
+    left_usd: float
+    renews_at: str | None
+
+
 class Turn(OutputModel):
     """A message and its answer, with the bill: US dollars, tokens, milliseconds; None is unknown, never zero.
 
@@ -37,7 +48,7 @@ class Turn(OutputModel):
     text: str
     session_id: str
     turn_id: str
-    status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted"]
+    status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted", "estimated"]
     stop_reason: str | None
     joined: bool
     asked: bool
@@ -54,7 +65,9 @@ class Turn(OutputModel):
     time_to_first_token_ms: int | None
     model_used: str | None
     provider: str | None
+    budget: BudgetLeft | None
     route: list[Step]
+    estimated_cost_usd: float | None
     history_dropped: int
     warning: str | None
     end_reason: str | None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentapi_mcp.core.accounts.accounts import Accounts
     from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
     from agentapi_mcp.core.audit.log import AuditLog
+    from agentapi_mcp.core.budgets.budgets import Budgets
     from agentapi_mcp.core.catalogue.agents import Agents
     from agentapi_mcp.core.catalogue.health import Health
     from agentapi_mcp.core.catalogue.means import Wallet
@@ -51,6 +52,7 @@ class Services:
     facts: Facts
     agents: Agents
     undeclared_agents: UndeclaredAgents
+    budgets: Budgets
     organizations: Organizations
     memberships: Memberships
     clients: Clients

@@ -39,7 +39,7 @@ class _TurnHead(OutputModel):
     text: str
     session_id: str
     turn_id: str
-    status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted"]
+    status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted", "estimated"]
     stop_reason: str | None
     joined: bool
     asked: bool
@@ -58,9 +58,11 @@ class TurnOut(_TurnWithCost):
 
     `text` is what the server says of it, for models that get the fields alone; what the agent says is in `reply`.
     `joined` says that an earlier request started it, `asked` that its provider may have been asked, and `stop_reason`
-    why the agent ended its answer (`StopReason`).
+    why the agent ended its answer (`StopReason`). With `estimate` there is no turn: nothing was asked or stored, its
+    ids are empty, and `estimated_cost_usd` is what it may cost.
     """
 
+    estimated_cost_usd: float | None
     history_dropped: int
     warning: str | None
     end_reason: str | None
@@ -68,6 +70,30 @@ class TurnOut(_TurnWithCost):
     transcript_uri: str
     next_step: str | None
     error: FaultOut | None
+
+
+class BudgetOut(OutputModel):
+    """A budget with what is spent of it in the period that runs; `reserved_usd` is held for turns that run."""
+
+    id: str
+    plan: str | None
+    scope: str
+    subject: str | None
+    period: str
+    hard: bool
+    limit_usd: float
+    spent_usd: float
+    reserved_usd: float
+    left_usd: float
+    unpriced_turns: int
+    renews_at: str | None
+    set_by: str
+
+
+class BudgetsOut(OutputModel):
+    """Budgets, in the results of `list_budgets`, `set_budget` and `remove_budget`."""
+
+    budgets: list[BudgetOut]
 
 
 class AgentOut(OutputModel):

@@ -5,8 +5,9 @@ from decimal import Decimal
 
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.text import number_of, quoted
-from agentapi_mcp.core.backends.events import StopReason
-from agentapi_mcp.core.conversations.models import EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.backends.events import StopReason, Usage
+from agentapi_mcp.core.conversations.models import ChatEstimate, EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.presentation.budgets import budget_warning, left_of
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.uris import transcript_uri
 from agentapi_mcp.presentation.values import dollars, moment
@@ -26,12 +27,15 @@ _STOPS: dict[StopReason, str] = {
 
 
 def warning_of(turn: Turn) -> str | None:
-    """Return what to know of an answer beside it: the warning of the backend, and why a completed one is not whole."""
-    if turn.status is not TurnStatus.COMPLETED or turn.stop_reason is None:
-        return turn.warning
-    tokens = turn.bill.usage.output_tokens
-    stop = _STOPS[turn.stop_reason].format(after="" if tokens is None else f", after {number_of(tokens, 'token')}")
-    return sentences(turn.warning or "", stop) or None if stop else turn.warning
+    """Return what to know of an answer beside it.
+
+    That is the warning of the backend, why a completed one is not whole, and which soft budget is used up.
+    """
+    budget, stop = budget_warning(turn.bill.budget), ""
+    if turn.status is TurnStatus.COMPLETED and turn.stop_reason is not None:
+        tokens = turn.bill.usage.output_tokens
+        stop = _STOPS[turn.stop_reason].format(after="" if tokens is None else f", after {number_of(tokens, 'token')}")
+    return sentences(turn.warning or "", stop, budget) or None if stop or budget else turn.warning
 
 
 def describe_turn(turn: Turn) -> str:
@@ -56,6 +60,8 @@ def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_droppe
         parts.append(f"{bill.latency.total_seconds():.1f} s")
     if bill.billing_may_go_on:
         parts.append("the provider may go on billing")
+    if bill.budget is not None:
+        parts.append(left_of(bill.budget))
     if history_dropped:
         parts.append(f"{number_of(history_dropped, 'older message')} not sent")
     return " · ".join(parts)
@@ -114,6 +120,7 @@ def turn_fields(turn: Turn, reply: str, *, text: str, truncated: bool, next_step
         "backend": turn.backend,
         "model": turn.model,
         **cost_json(turn.bill),
+        "estimated_cost_usd": None,
         "history_dropped": turn.history_dropped,
         "warning": warning_of(turn),
         "end_reason": turn.end_reason and str(turn.end_reason),
@@ -121,6 +128,34 @@ def turn_fields(turn: Turn, reply: str, *, text: str, truncated: bool, next_step
         "transcript_uri": transcript_uri(turn.session_id),
         "next_step": next_step,
         "error": None if turn.error is None else _fault_json(turn.error),
+    }
+
+
+def estimate_fields(chat: ChatEstimate, text: str) -> dict[str, object]:
+    """Serialize an estimate by the fields of `TurnOut`: there is no turn, and nothing was billed."""
+    estimate = chat.estimate
+    return {
+        "text": text,
+        "session_id": str(chat.session_id or ""),
+        "turn_id": "",
+        "status": "estimated",
+        "stop_reason": None,
+        "joined": False,
+        "asked": False,
+        "reply": "",
+        "reply_truncated": False,
+        "agent": chat.agent,
+        "backend": chat.backend,
+        "model": chat.model,
+        **cost_json(TurnCost(usage=Usage(cost_usd=Decimal(0)), budget=estimate.budget)),
+        "estimated_cost_usd": None if estimate.cost_usd is None else float(estimate.cost_usd),
+        "history_dropped": 0,
+        "warning": None,
+        "end_reason": None,
+        "saved": False,
+        "transcript_uri": "",
+        "next_step": None,
+        "error": None,
     }
 
 

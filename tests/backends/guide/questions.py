@@ -197,6 +197,15 @@ ANSWERED_BY = {
         "who did what",
         "audit trail",
     ],
+    "docs/how-to/budgets.md#set-a-budget": [
+        "can I set a spending limit",
+        "set a budget",
+        "stop when I spent 10 dollars",
+    ],
+    "docs/how-to/budgets.md#before-you-ask": [
+        "what will this message cost before I send it",
+        "estimate the cost",
+    ],
     "docs/how-to/backup-and-uninstall.md#back-up": [
         "backup schedule",
         "how do I backup the database?",
@@ -630,11 +639,6 @@ ANSWERED_BY = {
         "rest api?",
         "can I point the openai sdk at it",
         "v1/chat/completions",
-    ],
-    "docs/what-it-does-not-do.md#budgets-in-dollars": [
-        "can I set a spending limit",
-        "set a budget",
-        "stop when I spent 10 dollars",
     ],
     "docs/what-it-does-not-do.md#images-audio-and-files": [
         "send a whole directory",

@@ -97,7 +97,7 @@ async def test_an_owner_that_lost_its_lease_stops_the_turn(world: World) -> None
 
 
 @pytest.mark.parametrize("how", [Break.BEFORE, Break.AFTER])
-@pytest.mark.parametrize("statement", ["begin_turn_2", "end_turn_1"])
+@pytest.mark.parametrize("statement", ["begin_turn_2", "end_turn_2"])
 @pytest.mark.parametrize("key", [None, "k"])
 async def test_a_lost_acknowledgement_costs_neither_the_turn_nor_a_second_one(
     how: Break, statement: str, key: str | None, world: World

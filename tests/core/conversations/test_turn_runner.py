@@ -335,7 +335,7 @@ async def test_a_database_that_answers_others_and_not_this_is_asked_ever_less_of
     server = await world.program(url, clock=clock, save_every=UNUSUAL, renew_every=UNUSUAL, renew_again=UNUSUAL)
     async with begun(server, asks(SLOW)) as asking:
         await world.peer.received(path=PROVIDER)
-        wire.break_at("end_turn_1", Break.BEFORE, times=5)
+        wire.break_at("end_turn_2", Break.BEFORE, times=5)
         world.steps.release(20)
         told = await asking
         await world.until("status = 'completed'")

@@ -511,7 +511,7 @@ class Turns(RuleBasedStateMachine):
             # Renewed since then by a replica that is there, or settled by it.
             self.do(self.world.until("status <> 'running' OR lease_until > $1", now + OPTIONS.lease))
 
-    @rule(replica=REPLICAS, statement=st.sampled_from(["begin_turn_2", "end_turn_1"]), how=st.sampled_from(LOSSES))
+    @rule(replica=REPLICAS, statement=st.sampled_from(["begin_turn_2", "end_turn_2"]), how=st.sampled_from(LOSSES))
     def lose_an_acknowledgement(self, replica: int, statement: str, how: Break) -> None:
         """Cut the wire at the next beginning or end of a turn."""
         self.world.replicas[replica].wire.break_at(statement, how)

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -22,9 +23,9 @@ from tests.support.records import leaves
 
 # What the texts say beside facts: names of fields, and the words between.
 BETWEEN = """a agent agents and apart as before bills by call checked choices chosen counted cursor default defaults
-disabled earlier error every failed fits follows free from had has in is it its last limit limits list lists member
-members messages million missing models more next no not nothing of only or out own per preferences recorded said
-server sessions set settings the this to tokens turn turns unknown usual what with yet"""
+disabled each earlier error every failed fits follows free from had has in is it its last limit limits list lists
+member members messages million missing models monthly more next no not nothing of only or out own per preferences
+recorded said server sessions set settings the this to tokens turn turns unknown usual what with yet your"""
 
 
 def words(text: str) -> set[str]:
@@ -80,6 +81,7 @@ async def test_the_fields_of_every_tool_say_all_that_its_text_says(seed: Seed) -
         "set_preference": {"name": "default_agent", "value": "guide"},
         "set_organization": {"default_agent": "guide"},
         "record_interaction": {"title": "Code review", "input_tokens": 1500, "cost_usd": 0.0425},
+        "set_budget": {"limit_usd": 0.25, "period": "day"},
         "tag": {"add": ["a tag"], "type": "coding"},
     }
     options = McpOptions(toolsets=frozenset(toolset_names()), default_wait=timedelta(seconds=60))
@@ -91,6 +93,8 @@ async def test_the_fields_of_every_tool_say_all_that_its_text_says(seed: Seed) -
         found = dict[str, set[str]]()
         begun = fields_of(await call(client, "chat", agent="droid", message="[[chunks2]] about horses"))
         needed = {name: begun[name] for name in ("session_id", "turn_id")}
+        [budget] = as_list(fields_of(await call(client, "set_budget", limit_usd=5, scope="member"))["budgets"])
+        needed["budget_id"] = as_object(budget)["id"]
         for tool in find_tools(options.toolsets):
             wanted = {
                 each.name: needed[each.name] for each in tool.spec.arguments if each.required and each.name in needed

@@ -21,6 +21,7 @@ from tests.support.peers.openai import OpenAIPeer
 TURN_FIELDS = {
     "text", "session_id", "turn_id", "status", "stop_reason", "reply", "reply_truncated", "agent", "backend", "model",
     "history_dropped", "warning", "end_reason", "saved", "transcript_uri", "next_step", "error", "joined", "asked",
+    "estimated_cost_usd",
 } | cost_json(TurnCost()).keys()  # fmt: skip
 
 

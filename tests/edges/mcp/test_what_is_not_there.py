@@ -25,7 +25,6 @@ PATHS = {
 WORDS = {
     "Webhooks": ("webhook", "callback", "notify_url"),
     "Images, audio and files": ("image", "audio", "attachment", "picture", "blob"),
-    "Budgets in dollars": ("budget", "usd", "dollar", "spend"),
     "Tools for the agents' models": ("function", "web_search", "browse"),
     "Search in your documents": ("vector", "embedding", "corpus"),
     "Shared conversations": ("shared", "publish", "recipient"),

@@ -393,7 +393,9 @@ async def test_a_place_is_empty_that_has_what_a_first_start_writes(own_database:
     # What was spent here is left of those who are gone.
     assert (await find_contents(own_database.owner, None))["agentapi.ledger"] == 1
     async with connected(own_database.owner) as connection:
-        await connection.execute("TRUNCATE agentapi.ledger, agentapi.usage_daily")
+        await connection.execute(
+            "TRUNCATE agentapi.ledger, agentapi.usage_daily, agentapi.budget_periods, agentapi.late_reservations"
+        )
     assert await find_contents(own_database.owner, None) == {}
     async with connected(own_database.owner) as connection:
         ann = await connection.fetchval("INSERT INTO public.profiles (full_name) VALUES ('Ann') RETURNING id")

@@ -143,6 +143,8 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
         "own_openings",
         "ledger",
         "usage_daily",
+        "budgets",
+        "budget_periods",
     )
     assert tables == {f"grant on agentapi.{name}" for name in read}
     assert {after[f"grant on agentapi.{name} to authenticated"] for name in read} == {"SELECT"}
@@ -184,6 +186,8 @@ async def test_a_preview_on_a_second_run_names_what_is_granted_only(deployed: Pr
         "begin_turn_1(text,jsonb,text)",
         "begin_turn_2(text,jsonb,jsonb,text)",
         "end_turn_1(text,jsonb,text,jsonb)",
+        "end_turn_2(text,jsonb,text,jsonb)",
+        "estimate_turn_1(text,uuid,text,uuid)",
         "mark_delivered_1(uuid[])",
         "tell_1(uuid,text[])",
         "turn_defaults_1(text,uuid)",

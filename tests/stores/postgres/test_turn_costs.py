@@ -25,7 +25,7 @@ from tests.support.new_turns import ending, new_turn
 from tests.support.records import filled, leaves
 
 OWNER = UUID(int=5)
-END: LiteralString = "SELECT * FROM agentapi.end_turn_1($1, $2::text::jsonb, $3, $4::text::jsonb)"
+END: LiteralString = "SELECT * FROM agentapi.end_turn_2($1, $2::text::jsonb, $3, $4::text::jsonb)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

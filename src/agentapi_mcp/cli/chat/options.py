@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.core.catalogue.parameters import Parameters
@@ -27,6 +28,7 @@ class ChatOptions:
     idempotency_key: str | None = None
     retry: bool = False
     new: bool = False
+    max_cost_usd: Decimal | None = None
     parameters: Parameters = field(default_factory=Parameters)
 
     def request(self, message: str) -> requests.ChatRequest:
@@ -39,5 +41,6 @@ class ChatOptions:
             idempotency_key=self.idempotency_key,
             retry=self.retry,
             new=self.new,
+            max_cost_usd=self.max_cost_usd,
             parameters=self.parameters,
         )

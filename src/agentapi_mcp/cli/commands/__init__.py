@@ -12,6 +12,7 @@ GROUPS = {
     "Conversations and cost": {
         "sessions": "Find, read, export, rename and delete conversations.",
         "turns": "List turns, look at one, or end one, from any terminal.",
+        "budgets": "See and set what may be spent.",
         "rate": "Say how good a session or an answer was.",
         "tag": "Tag a session, and say of what kind it is.",
         "archive": "Leave a session out of lists, or take that back.",

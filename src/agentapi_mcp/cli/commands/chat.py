@@ -11,7 +11,7 @@ import click
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.completions import agent_names, model_names, session_ids
 from agentapi_mcp.cli.configured import read_settings
-from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.options import Dollars, json_option
 from agentapi_mcp.cli.outputs import guarded, run
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.services import Services
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--system", "system_prompt", help="Instructions for this turn.")
 @click.option("--temperature", type=float)
 @click.option("--max-tokens", type=int)
+@click.option("--max-cost-usd", type=Dollars(), metavar="DOLLARS", help="Ask nobody if the turn may cost more.")
 @click.option("--idempotency-key", help="The same key and message find the same turn for 24 hours.")
 @click.option("--retry", is_flag=True, help="Ask again what was interrupted after it was asked; it may cost twice.")
 @click.option("--new", is_flag=True, help="Ask anew, although an earlier turn of the same message may answer it.")

@@ -13,6 +13,7 @@ from agentapi_mcp.base.json_records import named
 from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.budgets.models import BudgetState, Estimate, Expense
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.session_facts import NOTHING_SAID, SessionFacts
 from agentapi_mcp.core.identity.shares import Resource
@@ -184,6 +185,7 @@ class TurnCost:
     """Cost of a turn; None means unknown, never zero. `cost_source` is `provider`, or the price list with its date.
 
     What cost nothing since nobody was asked, or the agent refused before any work, has `not asked` or `refused`.
+    `budget` is the tightest of those that the turn counted in, as it was when the turn ended; the store says it.
 
     Its fields and those of its parts, each with a default, are stored and published by that alone, in this order.
     """
@@ -195,6 +197,7 @@ class TurnCost:
     time_to_first_token: timedelta | None = None
     model_used: str | None = None
     provider: str | None = None
+    budget: BudgetState | None = None
     route: tuple[RouteStep, ...] = ()
 
 
@@ -267,7 +270,7 @@ class NewTurn:
     have in all processes; a turn that is `refused` already is written in no case, and others that answer it are found.
     `defaults` are what agent, model and parameters were chosen by, which the store compares; None compares nothing.
     `model` is that of the row, except that a borrowed one is AGENT/MODEL, and may have no row any more. `paid_by` is
-    what it is asked with, for its bill.
+    what it is asked with, for its bill, and `expense` what it may cost, for budgets.
     """
 
     id: TurnId
@@ -298,6 +301,18 @@ class NewTurn:
     refused: bool = False
     defaults: Defaults | None = None
     paid_by: PaidBy = field(default_factory=PaidBy)
+    expense: Expense = field(default_factory=Expense)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatEstimate:
+    """What a message would be resolved to, and what its turn is expected to cost; nothing is stored."""
+
+    session_id: SessionId | None
+    agent: str
+    backend: str
+    model: str | None
+    estimate: Estimate
 
 
 @dataclass(frozen=True, slots=True)

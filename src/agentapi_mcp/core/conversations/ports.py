@@ -11,6 +11,7 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import MessageId, SessionId, TaskId, TurnId
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.access.ports import ProfileStore
+from agentapi_mcp.core.budgets.models import Estimate, Expense
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
     Defaults,
@@ -42,6 +43,7 @@ from agentapi_mcp.core.conversations.session_facts import (
 )
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Shares
+from agentapi_mcp.core.keys.models import PaidBy
 from agentapi_mcp.core.signals import Signals
 
 T = TypeVar("T")
@@ -55,8 +57,19 @@ class TurnStore(Protocol):
 
         Raises:
             NotFoundError: there is no such session.
+            BudgetExceededError: a budget, or what the caller set, lacks what it may cost; nothing was written.
             StoreBusyError: the session is locked by somebody else; nothing was written.
             StoreUnclearError: the answer was lost, and it is not known whether the turn was stored.
+        """
+        ...
+
+    async def estimate(
+        self, principal: Principal, session_id: SessionId | None, agent: str, paid_by: PaidBy, expense: Expense
+    ) -> Estimate:
+        """Say what a turn is expected to cost, and whether a budget would refuse it; nothing is written.
+
+        Raises:
+            NotFoundError: there is no such session, or the principal may not chat.
         """
         ...
 

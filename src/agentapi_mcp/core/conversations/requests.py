@@ -4,10 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import SessionId, parse_id
 from agentapi_mcp.base.validation import MAX_NAME, check_text
+from agentapi_mcp.core.budgets.amounts import check_amount
 from agentapi_mcp.core.catalogue.models import NO_PREFERENCES, Preferences
 from agentapi_mcp.core.catalogue.parameters import Parameters, check_parameters
 from agentapi_mcp.core.conversations.models import Sent
@@ -25,6 +27,7 @@ class ChatRequest:
     """One message to an agent, not validated yet; `preferences` are the defaults for omitted arguments.
 
     `retry` asks again what was interrupted after the provider had been asked, `new` what an earlier turn answers.
+    Beyond `max_cost_usd`, which it may cost at most, nothing is asked.
     """
 
     message: str
@@ -36,6 +39,7 @@ class ChatRequest:
     preferences: Preferences = NO_PREFERENCES
     retry: bool = False
     new: bool = False
+    max_cost_usd: Decimal | None = None
 
     @property
     def sent(self) -> Sent:
@@ -89,6 +93,8 @@ def check_request(request: ChatRequest) -> CheckedRequest:
         if value is not None:
             check_text(value, name, MAX_NAME)
     check_parameters(request.parameters)
+    if request.max_cost_usd is not None:
+        check_amount(request.max_cost_usd, "max_cost_usd")
     if request.retry and request.new:
         raise InvalidRequestError(
             "asks an interrupted turn again, `new` asks anew: leave one of them out.", argument="retry"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +25,4 @@ class TurnRunnerOptions:
     places: int = 12
     places_to_finish: int = 4
     places_of_a_user: int = 6
+    reserve_usd: Decimal = Decimal("0.10")

@@ -19,15 +19,18 @@ from agentapi_mcp.base.spellings import named
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.backends.ports import Capability
+from agentapi_mcp.core.budgets.models import Expense
 from agentapi_mcp.core.catalogue.agents import Agents, Choice
 from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.catalogue.policy import read_settings
+from agentapi_mcp.core.conversations.expenses import expense_of
 from agentapi_mcp.core.conversations.history import join_instructions
 from agentapi_mcp.core.conversations.joining import Asked, Decision, decide_keyed, decide_open, decide_same
 from agentapi_mcp.core.conversations.known_defaults import KnownDefaults
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
+    ChatEstimate,
     Defaults,
     FoundTurn,
     NewTurn,
@@ -55,11 +58,19 @@ _MOST_LOOKS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """What was resolved for a message, and the defaults that it was resolved by."""
+    """What was resolved for a message, and the defaults that it was resolved by; `system` is the whole instructions."""
 
     defaults: Defaults
     choice: Choice
     parameters: Parameters
+    system: str | None
+
+    @property
+    def sent(self) -> Parameters:
+        """The parameters with the whole instructions, as the agent is sent them."""
+        if self.system == self.parameters.system_prompt:
+            return self.parameters
+        return replace(self.parameters, system_prompt=self.system)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +133,26 @@ class TurnAcceptance:
             again = accepted.again
         raise ConflictError("The defaults of this session change all the time. Try again in a moment.")
 
+    async def estimate(self, principal: Principal, checked: CheckedRequest) -> ChatEstimate:
+        """Resolve a message and say what its turn may cost; nothing is stored, and no agent is asked.
+
+        Raises:
+            NotFoundError: there is no such agent, model or session.
+        """
+        chosen = await self._choose(principal, checked, await self._sessions.defaults(principal, checked.session_id))
+        choice, expense = chosen.choice, self._expense(checked, chosen)
+        return ChatEstimate(
+            session_id=checked.session_id,
+            agent=choice.agent,
+            backend=choice.declaration.backend,
+            model=choice.model.name if choice.model else None,
+            estimate=await self._turns.estimate(principal, checked.session_id, choice.agent, choice.paid_by, expense),
+        )
+
+    def _expense(self, checked: CheckedRequest, chosen: "_Chosen") -> Expense:
+        reserve = self._runner.options.reserve_usd
+        return expense_of(chosen.choice, chosen.sent, checked.size, reserve, checked.request.max_cost_usd)
+
     async def _choose(self, principal: Principal, checked: CheckedRequest, defaults: Defaults) -> "_Chosen":
         request, settings = checked.request, read_settings(defaults.settings)
         means = await self._wallet.means(principal)
@@ -150,22 +181,20 @@ class TurnAcceptance:
         choice = choice if token is None else replace(choice, token=token)
         preferred = request.preferences.of_agent(choice.agent)
         parameters = merge_parameters(request.parameters, defaults.metadata, preferred, settings)
-        return _Chosen(defaults, choice, parameters)
+        system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
+        return _Chosen(defaults, choice, parameters, system)
 
     def _job(self, principal: Principal, chosen: "_Chosen", accepted: AcceptedTurn) -> TurnJob:
-        defaults, choice, parameters = chosen.defaults, chosen.choice, chosen.parameters
+        defaults = chosen.defaults
         if accepted.following is not None:
             self._known.keep(principal, accepted.following)
         if defaults.session_id is None:
             self._known.keep(principal, defaults)
-        system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
-        if system != parameters.system_prompt:
-            parameters = replace(parameters, system_prompt=system)
         return TurnJob(
             accepted=accepted,
             principal=principal,
-            choice=choice,
-            parameters=parameters,
+            choice=chosen.choice,
+            parameters=chosen.sent,
             defaults=defaults,
         )
 
@@ -182,6 +211,7 @@ class TurnAcceptance:
             new_session_id=SessionId(new_id()),
             defaults=chosen.defaults,
             paid_by=choice.paid_by,
+            expense=self._expense(checked, chosen),
             agent_id=choice.agent_id,
             agent=choice.agent,
             backend=choice.declaration.backend,

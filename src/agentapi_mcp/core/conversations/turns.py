@@ -16,7 +16,7 @@ from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
 from agentapi_mcp.core.conversations.joining import was_given_up
-from agentapi_mcp.core.conversations.models import EndReason, Spending, Turn, TurnEvent
+from agentapi_mcp.core.conversations.models import ChatEstimate, EndReason, Spending, Turn, TurnEvent
 from agentapi_mcp.core.conversations.ports import TurnPorts
 from agentapi_mcp.core.conversations.requests import ChatRequest, check_request, check_wait
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
@@ -77,6 +77,16 @@ class Turns:
                 # nobody, except for the key that it belongs to; this message is asked anew.
                 if request.idempotency_key is not None or not was_given_up(turn) or is_late:
                     return replace(turn, joined=True)
+
+    async def estimate(self, principal: Principal, request: ChatRequest) -> ChatEstimate:
+        """Say what a message may cost, without asking or storing anything.
+
+        Raises:
+            InvalidRequestError: an argument is invalid.
+            NotFoundError: there is no such agent, model or session.
+        """
+        require(principal, Action.CHAT)
+        return await self._acceptance.estimate(principal, check_request(request))
 
     async def start(self, principal: Principal, request: ChatRequest) -> Turn:
         """Send a message without waiting; the turn runs even if no caller follows it."""

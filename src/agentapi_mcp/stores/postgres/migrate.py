@@ -130,7 +130,7 @@ BEGIN
         SELECT m.rolname, p.oid
           FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member, pg_proc p
          WHERE a.roleid = 'agentapi_system'::regrole AND p.pronamespace = 'agentapi'::regnamespace
-           AND p.proname ~ '^(turn_defaults|begin_turn|end_turn|tell|mark_delivered)_[0-9]+$' LOOP
+           AND p.proname ~ '^(turn_defaults|begin_turn|end_turn|estimate_turn|tell|mark_delivered)_[0-9]+$' LOOP
         IF NOT has_schema_privilege(login, 'agentapi', 'USAGE') THEN
             EXECUTE format('GRANT USAGE ON SCHEMA agentapi TO %I', login);
         END IF;

@@ -13,6 +13,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import NextStep, NotFoundError, StoreError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.base.json_texts import json_text
+from agentapi_mcp.core.budgets.models import Estimate, Expense
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import (
     LISTED_CHARACTERS,
@@ -36,6 +37,7 @@ from agentapi_mcp.core.conversations.ports import TurnStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.models import PaidBy
 from agentapi_mcp.stores.postgres.audit import event_fields
+from agentapi_mcp.stores.postgres.budgets import budget_refusal, expense_claim, read_state, to_estimate
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.orphans import find_orphans, settle
@@ -44,7 +46,8 @@ from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, TURN_LIS
 
 # The functions are versioned, since programs of several versions can share a database (0015_turn_price.sql).
 _BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_2($1, $2::text::jsonb, $3::text::jsonb, $4)"
-_END: LiteralString = "SELECT * FROM agentapi.end_turn_1($1, $2::text::jsonb, $3, $4::text::jsonb)"
+_END: LiteralString = "SELECT * FROM agentapi.end_turn_2($1, $2::text::jsonb, $3, $4::text::jsonb)"
+_ESTIMATE: LiteralString = "SELECT * FROM agentapi.estimate_turn_1($1, $2, $3, $4)"
 _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
@@ -117,16 +120,30 @@ class PostgresTurns(TurnStore):
                 new.defaults and _known_json(new.defaults),
                 _new_json(new),
                 new.message,
-                claims={"agentapi_shares": shares, "agentapi_payment": _payment(new.paid_by)},
+                claims={
+                    "agentapi_shares": shares,
+                    "agentapi_payment": _payment(new.paid_by),
+                    "agentapi_reserve": expense_claim(new.expense),
+                },
             )
         except StoreError as exc:
-            refused = share_refusal(exc.__cause__)
+            refused = share_refusal(exc.__cause__) or budget_refusal(exc.__cause__)
             if refused is not None:
                 raise refused from None
             if new.again and isinstance(exc.__cause__, asyncpg.UniqueViolationError):
                 # The call before, whose answer was lost, ran on, and has committed just now.
                 raise StoreUnclearError("The turn was stored by an earlier call.") from exc
             raise
+
+    @override
+    async def estimate(
+        self, principal: Principal, session_id: SessionId | None, agent: str, paid_by: PaidBy, expense: Expense
+    ) -> Estimate:
+        claims = {"agentapi_reserve": expense_claim(expense)}
+        row = await self._database.call(principal, _ESTIMATE, session_id, agent, paid_by.key, claims=claims)
+        if not row["session_found"]:
+            raise no_session()
+        return to_estimate(row)
 
     @override
     async def find(self, principal: Principal, turn_id: TurnId) -> FoundTurn:
@@ -268,8 +285,10 @@ class PostgresTurns(TurnStore):
         row = await self._database.call(principal, _END, _end_json(ended, ending), ended.reply, cost)
         if row["outcome"] != "ended":
             return None
+        budget = row["budget"]
         return replace(
             ended,
+            bill=ended.bill if budget is None else replace(ended.bill, budget=read_state(json.loads(budget))),
             ended_at=row["ended"],
             cancel_requested_at=row["cancel_requested"],
             last_message_id=row["reply_message"] or ended.last_message_id,

@@ -2,17 +2,26 @@
 
 import math
 from dataclasses import replace
+from decimal import Decimal
 
 from mcp_types import Annotations, CallToolResult
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import number_of, one_line
+from agentapi_mcp.base.text import number_of, one_line, quoted
 from agentapi_mcp.core.conversations.joining import was_given_up
-from agentapi_mcp.core.conversations.models import Sent, Turn, TurnStatus
+from agentapi_mcp.core.conversations.models import ChatEstimate, Sent, Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tools.answers import text_block
+from agentapi_mcp.presentation.budgets import describe_estimate
 from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import cut
-from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_fields, warning_of
+from agentapi_mcp.presentation.turns import (
+    AnewWords,
+    describe_joined,
+    describe_turn,
+    estimate_fields,
+    turn_fields,
+    warning_of,
+)
 from agentapi_mcp.presentation.uris import transcript_uri
 
 _LONGEST_WARNING = 500
@@ -54,6 +63,12 @@ def turn_result(turn: Turn, sent: Sent | None = None) -> CallToolResult:
         ),
         is_error=turn.status is TurnStatus.FAILED,
     )
+
+
+def estimate_result(chat: ChatEstimate, most: Decimal | None) -> CallToolResult:
+    """Answer with what a message may cost, in the fields of a turn; nobody was asked."""
+    text = describe_estimate(chat.estimate, quoted(chat.agent), most)
+    return CallToolResult(content=[text_block(text)], structured_content=estimate_fields(chat, text))
 
 
 def cancel_result(turn: Turn) -> CallToolResult:

@@ -1,16 +1,21 @@
-"""The tools of the toolset `admin`: what an organisation sets, and its numbers."""
+"""The tools of the toolset `admin`: what an organisation sets, its numbers and its budgets."""
+
+from decimal import Decimal
 
 from mcp_types import CallToolResult
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import number_of
+from agentapi_mcp.core.budgets.models import BudgetKind, BudgetPeriod, BudgetScope
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.identity.principals import Action
+from agentapi_mcp.edges.mcp.callers import Caller
 from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
-from agentapi_mcp.presentation.models import OrganizationOut
+from agentapi_mcp.presentation.budgets import budget_line, budget_out
+from agentapi_mcp.presentation.models import BudgetsOut, OrganizationOut
 from agentapi_mcp.presentation.organizations import (
     describe_limits,
     describe_size,
@@ -68,6 +73,82 @@ async def set_organization(call: ToolCall) -> CallToolResult:
             raise InvalidRequestError(f"names {name!r}, which you also set; do one of the two.", argument="unset")
         changes[name] = None
     return _shown(await caller.services.organizations.change(caller.principal, changes))
+
+
+_BUDGET = (
+    Argument(name="scope", about="Default: organization. member: each member", one_of=tuple(map(str, BudgetScope))),
+    Argument(name="subject", about="Which user or key, by id, or which agent", verbatim=True),
+    Argument(name="period", about="Default: month, in UTC", one_of=tuple(map(str, BudgetPeriod))),
+    Argument(name="soft", kind="boolean", about="Warn, and refuse nothing"),
+)
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="list_budgets",
+        title="List budgets",
+        about="List the budgets that hold for you, for administrators all: limit, spent, what is left.",
+        arguments=(),
+        answers=BudgetsOut,
+        action=Action.READ_SESSIONS,
+    )
+)
+async def list_budgets(call: ToolCall) -> CallToolResult:
+    """List the caller's budgets."""
+    return await _budgets(await call.identify())
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="set_budget",
+        title="Set a budget",
+        about="Set what may be spent. One of the same scope, subject, period and kind gets the new limit.",
+        arguments=(
+            Argument(name="limit_usd", kind="number", about="US dollars", required=True, least=0),
+            *_BUDGET,
+        ),
+        answers=BudgetsOut,
+        action=Action.EDIT_ORGANIZATION,
+        reads_only=False,
+    )
+)
+async def set_budget(call: ToolCall) -> CallToolResult:
+    """Set a budget of the caller's organisation."""
+    caller, given = await call.identify(), call.given
+    kind = BudgetKind(
+        scope=BudgetScope(given.find_text("scope") or BudgetScope.ORGANIZATION),
+        subject=given.find_text("subject") or "",
+        period=BudgetPeriod(given.find_text("period") or BudgetPeriod.MONTH),
+        hard=not given.flag("soft"),
+    )
+    limit = Decimal(str(given.find_number("limit_usd")))
+    await caller.services.budgets.set(caller.principal, kind, limit)
+    return await _budgets(caller)
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="remove_budget",
+        title="Remove a budget",
+        about="Remove a budget that an administrator has set.",
+        arguments=(Argument(name="budget_id", about="From list_budgets", required=True),),
+        answers=BudgetsOut,
+        action=Action.EDIT_ORGANIZATION,
+        reads_only=False,
+        destructive=True,
+    )
+)
+async def remove_budget(call: ToolCall) -> CallToolResult:
+    """Remove a budget of the caller's organisation."""
+    caller = await call.identify()
+    await caller.services.budgets.remove(caller.principal, call.given.text("budget_id"))
+    return await _budgets(caller)
+
+
+async def _budgets(caller: Caller) -> CallToolResult:
+    found = await caller.services.budgets.list_(caller.principal)
+    lines = [f"- {budget_line(budget)}" for budget in found]
+    return answer("\n".join(lines) or "No budgets.", BudgetsOut(budgets=list(map(budget_out, found))))
 
 
 def _shown(organization: Organization) -> CallToolResult:

@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 
 from mcp_types import CallToolResult
@@ -21,7 +22,7 @@ from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult, declares_tas
 from agentapi_mcp.edges.mcp.tasks.tasks import moment
 from agentapi_mcp.edges.mcp.tools.arguments import Argument, ToolArguments
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
-from agentapi_mcp.edges.mcp.tools.turn_results import cancel_result, turn_result
+from agentapi_mcp.edges.mcp.tools.turn_results import cancel_result, estimate_result, turn_result
 from agentapi_mcp.presentation.models import CancelOut, TurnOut
 from agentapi_mcp.web.requests import received_at
 
@@ -60,6 +61,8 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
             Argument(name="system_prompt", about="Instructions for this turn", verbatim=True),
             Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
             Argument(name="max_tokens", kind="integer", about="Longest answer in tokens", least=1),
+            Argument(name="max_cost_usd", kind="number", about="Refuse what may cost more", least=0),
+            Argument(name="estimate", kind="boolean", about="Only say the cost"),
         ),
         answers=TurnOut,
         action=Action.CHAT,
@@ -77,6 +80,9 @@ async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
         caller = await call.identify()
         preferences = await answered_within(patience.for_store(), preferences_of(caller, call.context))
         request = _request(call.given, preferences)
+        if call.given.flag("estimate"):
+            estimate = await caller.services.turns.estimate(caller.principal, request)
+            return estimate_result(estimate, request.max_cost_usd)
         sent = request.sent
         wait = moment(patience.left()) if declares_tasks(call.context) else patience.left()
         turn = await caller.services.turns.chat(caller.principal, request, wait=wait, report=progress.report)
@@ -136,6 +142,7 @@ async def cancel_turn(call: ToolCall) -> CallToolResult:
 
 
 def _request(given: ToolArguments, preferences: Preferences) -> ChatRequest:
+    most = given.find_number("max_cost_usd")
     return ChatRequest(
         message=given.text("message"),
         agent=given.find_text("agent"),
@@ -145,6 +152,8 @@ def _request(given: ToolArguments, preferences: Preferences) -> ChatRequest:
         retry=given.flag("retry"),
         new=given.flag("new"),
         preferences=preferences,
+        # As it was written: 0.1 is a tenth.
+        max_cost_usd=None if most is None else Decimal(str(most)),
         parameters=Parameters(
             system_prompt=given.find_text("system_prompt"),
             temperature=given.find_number("temperature"),

@@ -1,0 +1,160 @@
+"""The commands for budgets, for whoever has the database: the operator."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from uuid import UUID
+
+import click
+
+from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.members import member_id
+from agentapi_mcp.cli.options import Dollars, json_option
+from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.terminal import print_err
+from agentapi_mcp.core.budgets.models import Budget, BudgetKind, BudgetPeriod, BudgetScope
+from agentapi_mcp.core.budgets.words import dollars
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.budgets import budget_line, budget_out, whose_budget
+from agentapi_mcp.settings import Settings
+
+_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "HELD", "LEFT", "RENEWS", "ID")
+_org_option = click.option(
+    "--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours."
+)
+
+
+@click.group(cls=CommandGroup)
+def budgets() -> None:
+    """See and set what may be spent."""
+
+
+@budgets.command("list")
+@_org_option
+@json_option
+def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
+    """List the budgets of your organisation and of plans, with what is left of them."""
+
+    async def list_(services: Services, _settings: Settings) -> None:
+        found = await services.budgets.list_as_operator(services.principal, _target(services, org_id))
+        if as_json:
+            print_json({"budgets": [budget_out(budget).model_dump() for budget in found]})
+            return
+        table(_COLUMNS, [_row(budget) for budget in found])
+        unknown = sum(budget.unpriced for budget in found)
+        if unknown:
+            print_err("SPENT has, for turns of unknown cost, what was held for them.")
+
+    run(list_)
+
+
+# A negative number is no option, and is refused with what is right.
+@budgets.command("set", context_settings={"ignore_unknown_options": True})
+@click.argument("limit", metavar="DOLLARS", type=Dollars())
+@click.option("--member", "each_member", is_flag=True, help="For each member of the organisation.")
+@click.option("--user", metavar="ID|EMAIL", help="For this member alone.")
+@click.option("--agent", metavar="NAME", help="For all turns of this agent.")
+@click.option("--key", metavar="KEY_ID", help="For all turns that this stored API key pays.")
+@click.option("--plan", metavar="NAME", help="For every organisation of this plan, or with --member its members.")
+@click.option("--period", type=click.Choice([each.value for each in BudgetPeriod]), default="month", show_default=True)
+@click.option("--soft", is_flag=True, help="Warn in answers, and refuse nothing.")
+@_org_option
+@json_option
+def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values: object) -> None:
+    """Bound what may be spent in each period to DOLLARS.
+
+    The organisation as a whole, unless an option says for whom. Periods are those of UTC. One of the same kind gets the
+    new limit, and keeps what is spent.
+    """
+    kinds = {name: values[name] for name in ("each_member", "user", "agent", "key") if values[name]}
+    if len(kinds) > 1:
+        raise click.UsageError("Say one of --member, --user, --agent and --key.")
+
+    async def set_(services: Services, _settings: Settings) -> None:
+        kind = BudgetKind(
+            scope=next((_SCOPES[name] for name in kinds), BudgetScope.ORGANIZATION),
+            subject=await _subject(services, kinds),
+            plan=None if values["plan"] is None else str(values["plan"]),
+            period=BudgetPeriod(str(values["period"])),
+            hard=not values["soft"],
+        )
+        target = _target(services, org_id)
+        budget_id = await services.budgets.set_as_operator(services.principal, target, kind, limit)
+        found = await services.budgets.list_as_operator(services.principal, target)
+        _print_one([budget for budget in found if budget.id == budget_id], as_json=as_json)
+
+    run(set_)
+
+
+@budgets.command("remove")
+@click.argument("budget_id", metavar="ID")
+@json_option
+def budgets_remove(budget_id: str, *, as_json: bool) -> None:
+    """Remove a budget, and what was counted of it."""
+
+    async def remove(services: Services, _settings: Settings) -> None:
+        await services.budgets.remove_as_operator(services.principal, budget_id)
+        if as_json:
+            print_json({"removed": budget_id})
+        else:
+            print_err("Removed.")
+
+    run(remove)
+
+
+@budgets.command("plan")
+@click.argument("name", required=False)
+@click.option("--none", "is_removed", is_flag=True, help="Of no plan any more.")
+@_org_option
+@json_option
+def budgets_plan(name: str | None, org_id: UUID | None, *, is_removed: bool, as_json: bool) -> None:
+    """Say of which plan your organisation is: the budgets of that plan hold from the next message on."""
+    if (name is None) != is_removed:
+        raise click.UsageError("Say which plan, or --none for none.")
+
+    async def plan(services: Services, _settings: Settings) -> None:
+        target = _target(services, org_id)
+        await services.budgets.set_plan(services.principal, target, name)
+        if as_json:
+            print_json({"org_id": str(target), "plan": name})
+        else:
+            print_err("Of no plan now." if name is None else f"Of the plan {name} now.")
+
+    run(plan)
+
+
+_SCOPES = {
+    "each_member": BudgetScope.MEMBER,
+    "user": BudgetScope.USER,
+    "agent": BudgetScope.AGENT,
+    "key": BudgetScope.KEY,
+}
+
+
+async def _subject(services: Services, kinds: dict[str, object]) -> str:
+    if "user" in kinds:
+        return str(await member_id(services, str(kinds["user"])))
+    return str(kinds.get("agent") or kinds.get("key") or "")
+
+
+def _target(services: Services, org_id: UUID | None) -> OrgId:
+    return services.principal.org_id if org_id is None else OrgId(org_id)
+
+
+def _row(budget: Budget) -> Sequence[object]:
+    return (
+        whose_budget(budget),
+        budget.kind.period,
+        "hard" if budget.kind.hard else "soft",
+        *(dollars(amount) for amount in (budget.limit_usd, budget.spent_usd, budget.reserved_usd, budget.left_usd)),
+        "never" if budget.renews_at is None else budget.renews_at[:10],
+        budget.id,
+    )
+
+
+def _print_one(found: Sequence[Budget], *, as_json: bool) -> None:
+    for budget in found:
+        if as_json:
+            print_json(budget_out(budget).model_dump())
+        else:
+            print_err(f"{budget_line(budget)}.")

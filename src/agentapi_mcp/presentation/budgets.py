@@ -1,0 +1,89 @@
+"""Budgets as JSON and in words."""
+
+from decimal import Decimal
+
+from agentapi_mcp.core.budgets.models import Budget, BudgetScope, BudgetState, Estimate
+from agentapi_mcp.core.budgets.words import dollars, name_budget, when_renewed
+from agentapi_mcp.presentation.models import BudgetOut
+
+_SCOPES = {BudgetScope.ORGANIZATION: "organization", BudgetScope.MEMBER: "each member"}
+
+
+def budget_out(budget: Budget) -> BudgetOut:
+    """Serialize a budget."""
+    kind = budget.kind
+    return BudgetOut(
+        id=str(budget.id),
+        plan=kind.plan,
+        scope=str(kind.scope),
+        subject=kind.subject or None,
+        period=str(kind.period),
+        hard=kind.hard,
+        limit_usd=float(budget.limit_usd),
+        spent_usd=float(budget.spent_usd),
+        reserved_usd=float(budget.reserved_usd),
+        left_usd=float(budget.left_usd),
+        unpriced_turns=budget.unpriced,
+        renews_at=budget.renews_at,
+        set_by="operator" if budget.by_operator else "administrator",
+    )
+
+
+def whose_budget(budget: Budget) -> str:
+    """Say for whom a budget holds."""
+    kind = budget.kind
+    whose = _SCOPES.get(kind.scope) or f"{kind.scope} {kind.subject}"
+    return whose if kind.plan is None else f"{whose}, plan {kind.plan}"
+
+
+def budget_line(budget: Budget) -> str:
+    """Describe a budget in one line."""
+    kind, held = budget.kind, budget.reserved_usd
+    parts = [
+        f"{kind.period} {_plain(budget.limit_usd)} USD",
+        "hard" if kind.hard else "not hard",
+        f"spent {_plain(budget.spent_usd)}",
+        f"reserved {_plain(held)}" if held else "",
+        f"left {_plain(budget.left_usd)}",
+        f"unpriced turns {budget.unpriced}" if budget.unpriced else "",
+        f"set by {'operator' if budget.by_operator else 'administrator'}",
+    ]
+    return f"{whose_budget(budget)}: {', '.join(part for part in parts if part)} (id {budget.id})"
+
+
+def _plain(amount: Decimal) -> str:
+    """Write an amount as JSON does, where its fields have it again."""
+    return f"{float(amount):.9f}".rstrip("0").rstrip(".")
+
+
+def left_of(budget: BudgetState) -> str:
+    """Say in a bill what is left of its tightest budget."""
+    return f"{dollars(budget.left_usd)} left of {name_budget(budget.scope, budget.period)}"
+
+
+def budget_warning(budget: BudgetState | None) -> str:
+    """Warn of a soft budget that is used up; of a hard one the refusal says so."""
+    if budget is None or budget.hard or budget.left_usd > 0:
+        return ""
+    name = name_budget(budget.scope, budget.period)
+    over = f"exceeded by {dollars(-budget.left_usd)}" if budget.left_usd < 0 else "used up"
+    return f"{name[:1].upper()}{name[1:]} ({dollars(budget.limit_usd)}) is {over}; {when_renewed(budget.renews_at)}."
+
+
+def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> str:
+    """Say what a message to an agent may cost, and who would refuse it."""
+    cost, budget = estimate.cost_usd, estimate.budget
+    parts = [
+        f"What this message to {agent} may cost is not known beforehand; while it runs, it would hold "
+        f"{dollars(estimate.reserved_usd)} of its budgets."
+        if cost is None
+        else f"This message to {agent} may cost up to about {dollars(cost)}."
+    ]
+    if most is not None and (cost is None or cost > most):
+        parts.append(f"max_cost_usd ({dollars(most)}) would refuse it.")
+    if budget is not None:
+        left = left_of(budget)
+        parts.append(f"{left[:1].upper()}{left[1:]}; {when_renewed(budget.renews_at)}.")
+    if estimate.refused:
+        parts.append("That budget would refuse it.")
+    return " ".join([*parts, "Nothing was asked."])

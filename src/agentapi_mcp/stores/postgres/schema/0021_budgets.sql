@@ -1,0 +1,435 @@
+-- needs: 0.1.0
+-- Budgets: what users, organisations, agents and keys may spend in a day, in a month, or at all. A trigger on
+-- agentapi.turns reserves what a turn may cost where it begins, and another one settles it where it ends, whoever does
+-- either: spent and reserved together are never more than a hard limit when something is reserved.
+
+-- 1. Tables.
+-- org_id       whose; of a plan's it is null, and it holds for every organisation with that `plan` in its settings
+-- scope        organization: all of it together. member: each of its members for themselves. user, agent, key: the one
+--              that `subject` says, by its id or the agent's name
+-- user_id      the user, also of a user's key
+-- hard         refuses turns; a soft one warns
+-- by_operator  set by the operator: administrators see it, and set others beside it
+-- One of each kind, so that a turn has 72 of them at most.
+CREATE TABLE agentapi.budgets (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    org_id uuid REFERENCES public.organizations (id) ON DELETE CASCADE,
+    plan text CHECK (plan <> ''),
+    scope text NOT NULL CHECK (scope IN ('organization', 'member', 'user', 'agent', 'key')),
+    subject text NOT NULL DEFAULT '',
+    user_id uuid REFERENCES public.profiles (id) ON DELETE CASCADE,
+    key_id uuid REFERENCES agentapi.user_api_keys (id) ON DELETE CASCADE,
+    period text NOT NULL CHECK (period IN ('day', 'month', 'total')),
+    hard boolean NOT NULL,
+    limit_nanos bigint NOT NULL CHECK (limit_nanos BETWEEN 0 AND 1000000000000000000),
+    by_operator boolean NOT NULL,
+    set_by uuid REFERENCES public.profiles (id) ON DELETE SET NULL,
+    set_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK ((org_id IS NULL) = (plan IS NOT NULL)),
+    CHECK (plan IS NULL OR by_operator AND scope IN ('organization', 'member')),
+    CHECK (CASE scope WHEN 'user' THEN subject = user_id::text AND key_id IS NULL
+                      WHEN 'key' THEN subject = key_id::text
+                      WHEN 'agent' THEN subject <> '' AND user_id IS NULL AND key_id IS NULL
+                      ELSE subject = '' AND user_id IS NULL AND key_id IS NULL END),
+    CONSTRAINT agentapi_budgets_kind UNIQUE NULLS NOT DISTINCT (org_id, plan, scope, subject, period, hard, by_operator)
+);
+CREATE INDEX agentapi_budgets_user ON agentapi.budgets (user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX agentapi_budgets_key ON agentapi.budgets (key_id) WHERE key_id IS NOT NULL;
+
+-- What is spent of a budget in a period. A new period is a new row: nothing is ever reset. No foreign keys: several
+-- turns that are deleted with their organisation change a row several times, each of which would look for what is gone.
+-- org_id, holder  of which organisation, and for whom: the organisation again, or the person of a member's budget
+-- starts          the period's first day in UTC; the year 1 of a total
+-- spent_nanos     what its turns have cost; of those whose cost nobody knows (`unpriced`), what was reserved
+-- reserved_nanos  what its running turns have reserved
+CREATE TABLE agentapi.budget_periods (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    budget_id uuid NOT NULL,
+    org_id uuid NOT NULL,
+    holder uuid NOT NULL,
+    starts date NOT NULL,
+    spent_nanos bigint NOT NULL DEFAULT 0,
+    reserved_nanos bigint NOT NULL DEFAULT 0 CHECK (reserved_nanos >= 0),
+    unpriced integer NOT NULL DEFAULT 0,
+    CONSTRAINT agentapi_budget_periods_of UNIQUE (budget_id, org_id, holder, starts)
+) WITH (fillfactor = 50);
+
+-- The turn is its own reservation: there is none without a turn.
+-- budget_periods  those that it counts in, by their budgets' ids
+-- reserved_nanos  what it has reserved in each
+ALTER TABLE agentapi.turns ADD COLUMN budget_periods uuid[], ADD COLUMN reserved_nanos bigint;
+
+-- What turns that were deleted while they ran had reserved, until their bill comes after all, or for a day.
+CREATE TABLE agentapi.late_reservations (
+    turn_id uuid PRIMARY KEY,
+    budget_periods uuid[] NOT NULL,
+    reserved_nanos bigint NOT NULL,
+    deleted_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX agentapi_late_reservations_at ON agentapi.late_reservations (deleted_at);
+
+ALTER TABLE agentapi.budgets ENABLE ROW LEVEL SECURITY;
+ALTER TABLE agentapi.budget_periods ENABLE ROW LEVEL SECURITY;
+ALTER TABLE agentapi.late_reservations ENABLE ROW LEVEL SECURITY;
+REVOKE ALL ON agentapi.budgets, agentapi.budget_periods, agentapi.late_reservations
+    FROM PUBLIC, anon, authenticated, service_role;
+
+
+-- 2. Who sees and sets them.
+-- The plans of the caller's organisations. SECURITY DEFINER: it reads their settings, and tells nothing else of them.
+CREATE FUNCTION agentapi.own_plans() RETURNS text[] LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS
+    $$ SELECT coalesce(array_agg(o.settings ->> 'plan'), '{}') FROM public.organizations o
+        WHERE o.id = ANY (agentapi.own_organization_ids()) AND o.settings ->> 'plan' IS NOT NULL $$;
+
+-- Members see what holds for them: their own, and what all share. Nets: the statements name the organisation.
+GRANT SELECT ON agentapi.budgets, agentapi.budget_periods TO authenticated;
+CREATE POLICY agentapi_own ON agentapi.budgets FOR SELECT TO authenticated
+    USING (((SELECT agentapi.bound_organization()) IS NULL OR (SELECT agentapi.may_see()))
+           AND (org_id = ANY ((SELECT agentapi.own_organization_ids())::uuid[])
+                AND (scope IN ('organization', 'member', 'agent') OR user_id = (SELECT auth.uid()))
+                OR org_id = ANY ((SELECT agentapi.accounted_organization_ids())::uuid[])
+                OR plan = ANY ((SELECT agentapi.own_plans())::text[])));
+CREATE POLICY agentapi_own ON agentapi.budget_periods FOR SELECT TO authenticated
+    USING (((SELECT agentapi.bound_organization()) IS NULL OR (SELECT agentapi.may_see()))
+           AND (org_id = ANY ((SELECT agentapi.accounted_organization_ids())::uuid[])
+                OR org_id = ANY ((SELECT agentapi.own_organization_ids())::uuid[])
+                   AND (holder = org_id OR holder = (SELECT agentapi.own_person()))
+                   AND EXISTS (SELECT FROM agentapi.budgets b WHERE b.id = budget_id)));
+
+-- Administrators set those of their organisation; the operator sets any.
+GRANT SELECT, INSERT, UPDATE, DELETE ON agentapi.budgets TO agentapi_writer, agentapi_system;
+GRANT SELECT ON agentapi.budget_periods TO agentapi_system;
+CREATE POLICY agentapi_writer ON agentapi.budgets TO agentapi_writer
+    USING (org_id = (SELECT agentapi.bound_organization()) AND org_id = ANY ((SELECT agentapi.own_organization_ids())::uuid[])
+           AND NOT by_operator AND (SELECT agentapi.may('organization:edit', '{admin,owner}', 'admin')));
+CREATE POLICY agentapi_system ON agentapi.budgets TO agentapi_system USING (true) WITH CHECK (true);
+CREATE POLICY agentapi_system ON agentapi.budget_periods FOR SELECT TO agentapi_system USING (true);
+
+
+-- 3. What a turn reserves.
+CREATE FUNCTION agentapi.period_start(p_period text, p_at timestamptz) RETURNS date LANGUAGE sql IMMUTABLE STRICT AS
+    $$ SELECT CASE p_period WHEN 'day' THEN (p_at AT TIME ZONE 'UTC')::date
+                            WHEN 'month' THEN date_trunc('month', p_at AT TIME ZONE 'UTC')::date
+                            ELSE date '0001-01-01' END $$;
+-- When the next period begins; never after a total.
+CREATE FUNCTION agentapi.period_end(p_period text, p_starts date) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+    $$ SELECT CASE p_period WHEN 'day' THEN to_char(p_starts + 1, 'YYYY-MM-DD"T00:00:00Z"')
+                            WHEN 'month' THEN to_char(p_starts + interval '1 month', 'YYYY-MM-DD"T00:00:00Z"') END $$;
+CREATE FUNCTION agentapi.dollars(nanos bigint) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+    $$ SELECT trim_scale(nanos::numeric / 1000000000)::text $$;
+
+-- What a turn is expected to cost at most, null where that is not known. The claim agentapi_reserve has
+-- input_price   US dollars for a million tokens
+-- output_nanos  what its longest answer costs
+-- bytes         of its instructions and its message; `history_bytes` is how much may stand before them
+-- A token is four bytes, as where the history is cut; of a long session the newest thousand messages are looked at.
+CREATE FUNCTION agentapi.estimated_nanos(p_reserve jsonb, p_session uuid, p_message uuid) RETURNS bigint
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_price CONSTANT numeric := p_reserve ->> 'input_price';
+    v_output CONSTANT numeric := p_reserve ->> 'output_nanos';
+    v_bytes numeric := p_reserve ->> 'bytes';
+BEGIN
+    IF v_price IS NULL OR v_output IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF p_session IS NOT NULL AND v_price > 0 THEN
+        v_bytes := v_bytes + least((p_reserve ->> 'history_bytes')::numeric, (
+            SELECT coalesce(sum(octet_length(m.content)), 0) FROM (
+                SELECT c.content FROM public.chat_messages c WHERE c.session_id = p_session AND c.id IS DISTINCT FROM p_message
+                 ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) AS m));
+    END IF;
+    RETURN least(ceil(ceil(v_bytes / 4) * v_price * 1000) + v_output, 1000000000000000)::bigint;
+END
+$function$;
+-- What is reserved for it: without an estimate, the amount that is set, and ten cents where a program of before sets none.
+CREATE FUNCTION agentapi.amount_to_reserve(p_reserve jsonb, p_estimate bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+    $$ SELECT coalesce(p_estimate, (p_reserve ->> 'unpriced_nanos')::bigint, 100000000) $$;
+
+-- The periods go with their budget.
+CREATE FUNCTION agentapi.remove_periods() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+BEGIN
+    DELETE FROM agentapi.budget_periods p WHERE p.budget_id = OLD.id;
+    RETURN NULL;
+END
+$function$;
+CREATE TRIGGER remove_periods AFTER DELETE ON agentapi.budgets FOR EACH ROW EXECUTE FUNCTION agentapi.remove_periods();
+
+-- The budgets of a turn, in the order in which their periods are locked.
+CREATE FUNCTION agentapi.budgets_of(p_org uuid, p_user uuid, p_agent text, p_key uuid) RETURNS SETOF agentapi.budgets
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+BEGIN
+    RETURN QUERY
+    SELECT b.* FROM (VALUES ('organization', ''), ('member', ''), ('user', p_user::text), ('agent', p_agent),
+                            ('key', p_key::text)) AS s (scope, subject)
+      JOIN agentapi.budgets b ON b.org_id = p_org AND b.plan IS NULL AND b.scope = s.scope AND b.subject = s.subject
+     UNION ALL
+    SELECT b.* FROM agentapi.budgets b
+     WHERE b.org_id IS NULL AND b.plan = (SELECT o.settings ->> 'plan' FROM public.organizations o WHERE o.id = p_org)
+     ORDER BY id;
+END
+$function$;
+
+-- What there is to know of a budget's period, for answers and refusals.
+CREATE FUNCTION agentapi.budget_state(b agentapi.budgets, p_starts date, p_left bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS
+    $$ SELECT jsonb_build_object('scope', b.scope, 'subject', b.subject, 'plan', b.plan, 'period', b.period, 'hard', b.hard,
+                                 'limit_usd', agentapi.dollars(b.limit_nanos), 'left_usd', agentapi.dollars(p_left),
+                                 'renews_at', agentapi.period_end(b.period, p_starts), 'by_operator', b.by_operator) $$;
+
+-- Reserves what a turn may cost in each of its budgets, or refuses it, as SQLSTATE AA004 with a JSON object: by which
+-- budget, or `most_usd`, which its caller set. As with shares, it is refused here, where it is known that no other turn
+-- answers its message. SECURITY DEFINER: nobody else has a right to write there.
+CREATE FUNCTION agentapi.reserve_budgets() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_reserve CONSTANT jsonb := coalesce(
+        nullif(current_setting('request.jwt.claims', true), '')::jsonb -> 'agentapi_reserve', '{}');
+    v_most CONSTANT bigint := v_reserve ->> 'most_nanos';
+    v_now CONSTANT timestamptz := clock_timestamp();
+    v_is_estimated boolean := false;
+    v_estimate bigint;
+    v_person uuid;
+    v_holder uuid;
+    v_starts date;
+    b agentapi.budgets;
+    p agentapi.budget_periods;
+BEGIN
+    NEW.budget_periods := NULL;
+    NEW.reserved_nanos := NULL;
+    IF v_most IS NOT NULL THEN
+        v_estimate := agentapi.estimated_nanos(v_reserve, NEW.session_id, NEW.user_message_id);
+        v_is_estimated := true;
+        IF v_estimate IS NULL OR v_estimate > v_most THEN
+            RAISE EXCEPTION USING ERRCODE = 'AA004', MESSAGE = jsonb_build_object(
+                'most_usd', agentapi.dollars(v_most), 'needed_usd', agentapi.dollars(v_estimate))::text;
+        END IF;
+    END IF;
+    FOR b IN SELECT * FROM agentapi.budgets_of(NEW.org_id, NEW.user_id, NEW.agent_name, NEW.paid_key) LOOP
+        IF NEW.budget_periods IS NULL THEN
+            IF NOT v_is_estimated THEN
+                v_estimate := agentapi.estimated_nanos(v_reserve, NEW.session_id, NEW.user_message_id);
+            END IF;
+            NEW.reserved_nanos := agentapi.amount_to_reserve(v_reserve, v_estimate);
+            NEW.budget_periods := '{}';
+            -- Before the periods are locked, so that who makes the person waits for none of them.
+            v_person := agentapi.person_of(NEW.user_id);
+        END IF;
+        v_holder := CASE b.scope WHEN 'member' THEN v_person ELSE NEW.org_id END;
+        v_starts := agentapi.period_start(b.period, v_now);
+        SELECT * INTO p FROM agentapi.budget_periods o
+         WHERE o.budget_id = b.id AND o.org_id = NEW.org_id AND o.holder = v_holder AND o.starts = v_starts FOR UPDATE;
+        IF NOT FOUND THEN
+            -- A budget that is being removed is waited for, and does not hold any more.
+            INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts)
+            SELECT k.id, NEW.org_id, v_holder, v_starts FROM agentapi.budgets k WHERE k.id = b.id FOR KEY SHARE
+            ON CONFLICT DO NOTHING;
+            SELECT * INTO p FROM agentapi.budget_periods o
+             WHERE o.budget_id = b.id AND o.org_id = NEW.org_id AND o.holder = v_holder AND o.starts = v_starts FOR UPDATE;
+            CONTINUE WHEN NOT FOUND;
+        END IF;
+        -- What costs nothing exceeds nothing.
+        IF b.hard AND NEW.reserved_nanos > 0
+           AND NEW.reserved_nanos > b.limit_nanos - p.spent_nanos - p.reserved_nanos THEN
+            RAISE EXCEPTION USING ERRCODE = 'AA004', MESSAGE = (
+                agentapi.budget_state(b, v_starts, b.limit_nanos - p.spent_nanos - p.reserved_nanos)
+                || jsonb_build_object('needed_usd', agentapi.dollars(NEW.reserved_nanos),
+                                      'running_usd', agentapi.dollars(p.reserved_nanos)))::text;
+        END IF;
+        UPDATE agentapi.budget_periods o SET reserved_nanos = o.reserved_nanos + NEW.reserved_nanos WHERE o.id = p.id;
+        NEW.budget_periods := NEW.budget_periods || p.id;
+    END LOOP;
+    RETURN NEW;
+END
+$function$;
+-- By its name after note_payment, which says with which key.
+CREATE TRIGGER reserve_budgets BEFORE INSERT ON agentapi.turns FOR EACH ROW EXECUTE FUNCTION agentapi.reserve_budgets();
+
+
+-- 4. What a turn has spent.
+-- As its entry in the ledger has it (entry_of): what was never asked has cost nothing, and unknown is null.
+CREATE FUNCTION agentapi.known_nanos(t agentapi.turns) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+    $$ SELECT CASE WHEN t.asked_at IS NULL AND t.cost_usd IS NULL THEN 0 ELSE agentapi.nanos(t.cost_usd) END $$;
+
+-- Changes the sums of periods, one after the other in the order of their budgets' ids, as everywhere: no deadlock. Returns
+-- the state of the budget of which the least is left.
+CREATE FUNCTION agentapi.settle_periods(p_periods uuid[], p_spent bigint, p_released bigint, p_unpriced integer)
+    RETURNS jsonb LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_id uuid;
+    v_tightest jsonb;
+    v_least bigint;
+    p agentapi.budget_periods;
+    b agentapi.budgets;
+BEGIN
+    FOREACH v_id IN ARRAY p_periods LOOP
+        UPDATE agentapi.budget_periods o
+           SET spent_nanos = o.spent_nanos + p_spent, reserved_nanos = o.reserved_nanos - p_released,
+               unpriced = o.unpriced + p_unpriced
+         WHERE o.id = v_id RETURNING o.* INTO p;
+        -- Removed meanwhile, with its user or by whoever set it.
+        CONTINUE WHEN NOT FOUND;
+        SELECT * INTO b FROM agentapi.budgets k WHERE k.id = p.budget_id;
+        IF v_least IS NULL OR b.limit_nanos - p.spent_nanos - p.reserved_nanos < v_least THEN
+            v_least := b.limit_nanos - p.spent_nanos - p.reserved_nanos;
+            v_tightest := agentapi.budget_state(b, p.starts, v_least);
+        END IF;
+    END LOOP;
+    RETURN v_tightest;
+END
+$function$;
+
+-- Settles a turn that ends or is deleted while it runs, and what a later bill says differently; the turn keeps what was
+-- left of the tightest budget. Where nobody knows the cost, what was reserved counts until it is known.
+CREATE FUNCTION agentapi.settle_budgets() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_was CONSTANT bigint := agentapi.known_nanos(OLD);
+    v_is bigint;
+    v_tightest jsonb;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        PERFORM agentapi.settle_periods(OLD.budget_periods, coalesce(v_was, OLD.reserved_nanos), OLD.reserved_nanos,
+                                        (v_was IS NULL)::integer);
+        IF v_was IS NULL THEN
+            DELETE FROM agentapi.late_reservations r WHERE r.turn_id IN (
+                SELECT o.turn_id FROM agentapi.late_reservations o WHERE o.deleted_at < clock_timestamp() - interval '1 day'
+                   FOR UPDATE SKIP LOCKED LIMIT 100);
+            INSERT INTO agentapi.late_reservations (turn_id, budget_periods, reserved_nanos)
+            VALUES (OLD.id, OLD.budget_periods, OLD.reserved_nanos) ON CONFLICT DO NOTHING;
+        END IF;
+        RETURN NULL;
+    END IF;
+    v_is := agentapi.known_nanos(NEW);
+    IF OLD.status IN ('running', 'input_required') THEN
+        v_tightest := agentapi.settle_periods(OLD.budget_periods, coalesce(v_is, OLD.reserved_nanos), OLD.reserved_nanos,
+                                              (v_is IS NULL)::integer);
+    ELSE
+        v_tightest := agentapi.settle_periods(
+            OLD.budget_periods, coalesce(v_is, OLD.reserved_nanos) - coalesce(v_was, OLD.reserved_nanos), 0,
+            (v_is IS NULL)::integer - (v_was IS NULL)::integer);
+    END IF;
+    NEW.cost_details := NEW.cost_details || jsonb_build_object('budget', v_tightest);
+    RETURN NEW;
+END
+$function$;
+-- Before the sums of the day in all of them, by when they run and by their names.
+CREATE TRIGGER settle_budgets BEFORE UPDATE ON agentapi.turns FOR EACH ROW
+    WHEN (OLD.budget_periods <> '{}'
+          AND (OLD.status IN ('running', 'input_required') AND NEW.status NOT IN ('running', 'input_required')
+               OR OLD.status NOT IN ('running', 'input_required') AND OLD.cost_usd IS DISTINCT FROM NEW.cost_usd))
+    EXECUTE FUNCTION agentapi.settle_budgets();
+CREATE TRIGGER account_deleted_budgets AFTER DELETE ON agentapi.turns FOR EACH ROW
+    WHEN (OLD.budget_periods <> '{}' AND OLD.status IN ('running', 'input_required'))
+    EXECUTE FUNCTION agentapi.settle_budgets();
+
+-- The late bill of a turn that was deleted while it ran, which corrects its entry.
+CREATE FUNCTION agentapi.settle_late_bill() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    r agentapi.late_reservations;
+BEGIN
+    DELETE FROM agentapi.late_reservations o WHERE o.turn_id = NEW.turn_id RETURNING * INTO r;
+    IF FOUND THEN
+        PERFORM agentapi.settle_periods(r.budget_periods, NEW.cost_nanos - r.reserved_nanos, 0, -1);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+CREATE TRIGGER settle_late_bill AFTER INSERT ON agentapi.ledger FOR EACH ROW
+    WHEN (NEW.kind = 'correction' AND NEW.outcome = 'deleted' AND NEW.unpriced = -1)
+    EXECUTE FUNCTION agentapi.settle_late_bill();
+
+-- Ends a turn as end_turn_1 does, whose parameters and answers it has, and says what is left of its tightest budget.
+CREATE FUNCTION agentapi.end_turn_2(p_claims text, p_end jsonb, p_reply text, p_cost jsonb, OUT outcome text,
+    OUT ended timestamptz, OUT cancel_requested timestamptz, OUT reply_message uuid, OUT budget text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+$function$
+BEGIN
+    SELECT e.outcome, e.ended, e.cancel_requested, e.reply_message INTO outcome, ended, cancel_requested, reply_message
+      FROM agentapi.end_turn_1(p_claims, p_end, p_reply, p_cost) AS e;
+    IF outcome = 'ended' THEN
+        SELECT t.cost_details ->> 'budget' INTO budget FROM agentapi.turns t WHERE t.id = (p_end ->> 'id')::uuid;
+    END IF;
+END
+$function$;
+ALTER FUNCTION agentapi.end_turn_2(text, jsonb, text, jsonb) SET plan_cache_mode = 'force_generic_plan';
+
+-- What a turn would cost at most and reserve, and the state of the budget that would refuse it, else of the tightest; for
+-- the principal in `p_claims`, whose claim agentapi_reserve has what a turn's has. Nothing is written.
+CREATE FUNCTION agentapi.estimate_turn_1(p_claims text, p_session uuid, p_agent text, p_key uuid, OUT session_found boolean,
+    OUT estimate_nanos bigint, OUT reserve_nanos bigint, OUT budget text, OUT refused boolean)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_user CONSTANT uuid := p_claims::jsonb ->> 'sub';
+    v_org CONSTANT uuid := p_claims::jsonb ->> 'agentapi_org';
+    r record;
+BEGIN
+    PERFORM set_config('request.jwt.claims', p_claims, true), set_config('role', 'agentapi_writer', true);
+    session_found := p_session IS NULL OR EXISTS (
+        SELECT FROM public.chat_sessions s WHERE s.id = p_session AND s.user_id = v_user AND s.org_id = v_org);
+    IF NOT session_found OR NOT agentapi.may_chat() OR v_org <> ALL (agentapi.own_organization_ids()) THEN
+        session_found := false;
+        RETURN;
+    END IF;
+    SELECT * INTO r FROM agentapi.expected_costs(
+        p_claims::jsonb -> 'agentapi_reserve', p_session, v_org, v_user, p_agent, p_key);
+    estimate_nanos := r.estimate_nanos;
+    reserve_nanos := r.reserve_nanos;
+    budget := r.budget;
+    refused := r.refused;
+END
+$function$;
+-- SECURITY DEFINER: it reads sums of budgets that the caller need not see, and returns one of theirs.
+CREATE FUNCTION agentapi.expected_costs(p_reserve jsonb, p_session uuid, p_org uuid, p_user uuid, p_agent text, p_key uuid,
+    OUT estimate_nanos bigint, OUT reserve_nanos bigint, OUT budget text, OUT refused boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_person CONSTANT uuid := (SELECT p.person FROM agentapi.people p WHERE p.user_id = p_user);
+    v_starts date;
+    v_left bigint;
+    v_least bigint;
+    v_refuses boolean;
+    b agentapi.budgets;
+BEGIN
+    estimate_nanos := agentapi.estimated_nanos(p_reserve, p_session, NULL);
+    reserve_nanos := agentapi.amount_to_reserve(p_reserve, estimate_nanos);
+    refused := false;
+    FOR b IN SELECT * FROM agentapi.budgets_of(p_org, p_user, p_agent, p_key) LOOP
+        v_starts := agentapi.period_start(b.period, clock_timestamp());
+        v_left := b.limit_nanos - coalesce((
+            SELECT o.spent_nanos + o.reserved_nanos FROM agentapi.budget_periods o
+             WHERE o.budget_id = b.id AND o.org_id = p_org AND o.starts = v_starts
+               AND o.holder = CASE b.scope WHEN 'member' THEN v_person ELSE p_org END), 0);
+        v_refuses := b.hard AND reserve_nanos > 0 AND reserve_nanos > v_left;
+        IF v_least IS NULL OR v_refuses AND NOT refused OR v_refuses = refused AND v_left < v_least THEN
+            v_least := v_left;
+            budget := agentapi.budget_state(b, v_starts, v_left);
+        END IF;
+        refused := refused OR v_refuses;
+    END LOOP;
+END
+$function$;
+
+REVOKE ALL ON FUNCTION agentapi.own_plans(), agentapi.period_start(text, timestamptz), agentapi.period_end(text, date),
+    agentapi.dollars(bigint), agentapi.estimated_nanos(jsonb, uuid, uuid), agentapi.amount_to_reserve(jsonb, bigint),
+    agentapi.budgets_of(uuid, uuid, text, uuid), agentapi.budget_state(agentapi.budgets, date, bigint),
+    agentapi.remove_periods(), agentapi.reserve_budgets(), agentapi.known_nanos(agentapi.turns),
+    agentapi.settle_periods(uuid[], bigint, bigint, integer), agentapi.settle_budgets(), agentapi.settle_late_bill(),
+    agentapi.end_turn_2(text, jsonb, text, jsonb), agentapi.estimate_turn_1(text, uuid, text, uuid),
+    agentapi.expected_costs(jsonb, uuid, uuid, uuid, text, uuid) FROM PUBLIC, anon, authenticated, service_role;
+GRANT EXECUTE ON FUNCTION agentapi.own_plans() TO authenticated;
+GRANT EXECUTE ON FUNCTION agentapi.period_start(text, timestamptz), agentapi.period_end(text, date)
+    TO authenticated, agentapi_system;
+GRANT EXECUTE ON FUNCTION agentapi.expected_costs(jsonb, uuid, uuid, uuid, text, uuid) TO agentapi_writer;

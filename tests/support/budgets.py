@@ -1,0 +1,120 @@
+"""Organisations with budgets, whose turns begin and end as a store is told."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any, LiteralString
+from uuid import UUID
+
+from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId, new_id
+from agentapi_mcp.core.backends.events import Usage
+from agentapi_mcp.core.budgets.models import NANOS, BudgetKind, BudgetScope, Expense
+from agentapi_mcp.core.conversations.models import AcceptedTurn, Turn, TurnCost, TurnStatus
+from agentapi_mcp.core.identity.principals import Principal, Role
+from agentapi_mcp.stores.postgres.budgets import PostgresBudgets
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from tests.support.new_turns import ending, new_turn
+
+OWNER = UUID(int=5)
+CENT = NANOS // 100
+# Ten cents for each turn.
+EXPENSE = Expense(input_price=Decimal(0), output_nanos=10 * CENT)
+ORGANIZATION, MEMBER = BudgetKind(), BudgetKind(scope=BudgetScope.MEMBER)
+# What must be so at any time: the running turns hold what is reserved, and no hard limit is exceeded by that alone.
+_HELD: LiteralString = """
+SELECT p.reserved_nanos AS reserved,
+       (SELECT coalesce(sum(t.reserved_nanos), 0) FROM agentapi.turns t
+         WHERE p.id = ANY (t.budget_periods) AND t.status IN ('running', 'input_required')) AS held
+  FROM agentapi.budget_periods p WHERE p.org_id = ANY($1::uuid[])
+"""
+
+
+@dataclass(frozen=True)
+class BudgetScene:
+    """An organisation with two members and an administrator, and one with nobody who is in the first."""
+
+    database: Database
+    agent: AgentId
+    ann: Principal
+    abe: Principal
+    chief: Principal
+    bo: Principal
+
+    async def set(self, kind: BudgetKind, dollars: str, who: Principal | None = None) -> UUID:
+        """Set a budget as the operator, of Ann's organisation or of a plan."""
+        org = None if kind.plan else (who or self.ann).org_id
+        return await PostgresBudgets(self.database).set_as_operator(self.chief, org, kind, Decimal(dollars))
+
+    async def begin(
+        self,
+        who: Principal,
+        expense: Expense = EXPENSE,
+        session: SessionId | None = None,
+        **more: Any,  # noqa: ANN401  # fields
+    ) -> Turn:
+        """Begin a turn."""
+        new = replace(new_turn(self.agent, f"hello {new_id()}", session), lease_owner=OWNER, expense=expense, **more)
+        accepted = await PostgresTurns(self.database).begin(who, new)
+        assert isinstance(accepted, AcceptedTurn)
+        return accepted.turn
+
+    async def end(self, who: Principal, turn: Turn, nanos: int | None, **how: Any) -> Turn | None:  # noqa: ANN401  # fields of a turn
+        """End a turn with a cost, None for one that nobody knows; None where it has been ended."""
+        cost = None if nanos is None else Decimal(nanos) / NANOS
+        bill = TurnCost(usage=Usage(input_tokens=1, output_tokens=1, cost_usd=cost))
+        said = replace(turn, **{"status": TurnStatus.COMPLETED, "reply": "yes", "bill": bill, **how})
+        return await PostgresTurns(self.database).finish(who, said, ending(OWNER))
+
+    async def read(self, sql: LiteralString, *values: object) -> list[dict[str, Any]]:
+        """Read whatever there is."""
+        async with self.database.as_system("test") as connection:
+            return [dict(row) for row in await connection.fetch(sql, *values)]
+
+    async def run(self, sql: LiteralString, *values: object) -> None:
+        """Change whatever there is."""
+        async with self.database.as_system("test") as connection:
+            await connection.execute(sql, *values)
+
+    async def sums(self, budget: UUID) -> list[tuple[int, int, int]]:
+        """Return what is spent, what is reserved, and of how many turns the cost is unknown, for each period."""
+        await self.check()
+        rows = await self.read(
+            "SELECT spent_nanos, reserved_nanos, unpriced FROM agentapi.budget_periods WHERE budget_id = $1 "
+            "ORDER BY starts, spent_nanos",
+            budget,
+        )
+        return [(row["spent_nanos"], row["reserved_nanos"], row["unpriced"]) for row in rows]
+
+    async def check(self) -> None:
+        """Check that nothing is reserved but what running turns hold."""
+        for row in await self.read(_HELD, [self.ann.org_id, self.bo.org_id]):
+            assert row["reserved"] == row["held"]
+
+
+async def budget_scene(database: Database) -> BudgetScene:
+    """Make the organisations."""
+    one, two = OrgId(new_id()), OrgId(new_id())
+    ann, abe, chief, bo = (UserId(new_id()) for _ in range(4))
+    agent = AgentId(new_id())
+    async with database.as_system("test") as connection:
+        for org in (one, two):
+            await connection.execute("INSERT INTO public.organizations (id, name) VALUES ($1, 'o')", org)
+        for user, org, role in ((ann, one, "member"), (abe, one, "member"), (chief, one, "admin"), (bo, two, "owner")):
+            await connection.execute("INSERT INTO public.profiles (id) VALUES ($1)", user)
+            await connection.execute(
+                "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, $3)",
+                org,
+                user,
+                role,
+            )
+        await connection.execute(
+            "INSERT INTO public.agents (id, name, type) VALUES ($1, $2, 'custom')", agent, f"b-{agent}"
+        )
+    return BudgetScene(
+        database,
+        agent,
+        Principal(ann, one, Role.MEMBER),
+        Principal(abe, one, Role.MEMBER),
+        Principal(chief, one, Role.ADMIN),
+        Principal(bo, two, Role.OWNER),
+    )
