@@ -17,10 +17,14 @@ from agentapi_mcp.base.ids import AgentId, OrgId, TaskId, TurnId, UserId, new_id
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, NewTask, Sent, Turn, TurnMark, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionStore, TaskStore, TurnStore
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
+from agentapi_mcp.core.usage.models import UsageGroup
+from agentapi_mcp.core.usage.ports import UsageStore
+from agentapi_mcp.core.usage.usage import split
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from agentapi_mcp.stores.postgres.usage import PostgresUsage
 from tests.conftest import DatabaseUrls
 from tests.support.new_turns import ending, new_turn
 
@@ -121,6 +125,8 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
     """List what a store does for a principal, tried on what is Ann's, as if no check stood before it."""
     turns, sessions, tasks = PostgresTurns(database), PostgresSessions(database), PostgresTasks(database)
     session_id, turn_id = scene.done.session_id, scene.running.id
+    usage, now = PostgresUsage(database), datetime.now(UTC)
+    span = split(now - timedelta(days=1), now, now)
     return {
         "SessionStore.get": lambda who: sessions.get(who, session_id),
         "SessionStore.defaults": lambda who: sessions.defaults(who, session_id),
@@ -144,10 +150,11 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "TurnStore.get": lambda who: turns.get(who, turn_id),
         "TurnStore.recent": lambda who: turns.recent(who, 100),
         "TurnStore.recent, open": lambda who: turns.recent(who, 100, only_open=True),
-        "TurnStore.spent": lambda who: turns.spent(who, datetime(2026, 1, 1, tzinfo=UTC), datetime.now(UTC)),
         "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
         "TurnStore.request_cancel": lambda who: turns.request_cancel(who, turn_id),
         "TurnStore.save_partial": lambda who: turns.save_partial(who, scene.owner, turn_id, "forged"),
+        "UsageStore.sums": lambda who: usage.sums(who, span, UsageGroup.SESSION, whole=False, limit=100),
+        "UsageStore.sums, of all": lambda who: usage.sums(who, span, UsageGroup.SESSION, whole=True, limit=100),
         "TurnStore.finish": lambda who: turns.finish(who, replace(scene.running, reply="forged"), ending(scene.owner)),
     }
 
@@ -156,7 +163,7 @@ def for_principals() -> set[str]:
     """List what stores do for a principal."""
     return {
         f"{port.__name__}.{name}"
-        for port in (SessionStore, TaskStore, TurnStore)
+        for port in (SessionStore, TaskStore, TurnStore, UsageStore)
         for name, method in getmembers(port, isfunction)
         if "principal" in signature(method).parameters
     }

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from decimal import Decimal
 from typing import TypeVar, cast
 
 from typing_extensions import override
@@ -13,9 +12,10 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.backends.ports import BackendHost
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Session, Spending, Turn
+from agentapi_mcp.core.conversations.models import Session, Turn
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.usage.models import UsageQuery, UsageSums
 
 T = TypeVar("T")
 
@@ -81,10 +81,10 @@ class LiveServerView(ServerView):
         return tuple(turn for turn in turns if turn.status.is_final)[:limit]
 
     @override
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> UsageSums:
         if self._services is None:
-            return Spending(turns=0, cost_usd=Decimal(0), unknown=0)
-        return await self._services.turns.spent(principal, since, until)
+            return UsageSums()
+        return (await self._services.usage.report(principal, UsageQuery(since=since, until=until))).total
 
     @override
     async def sessions(self, principal: Principal, limit: int) -> tuple[Session, ...]:

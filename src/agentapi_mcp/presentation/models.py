@@ -70,6 +70,20 @@ class TurnOut(_TurnWithCost):
     error: FaultOut | None
 
 
+class AgentUsageOut(OutputModel):
+    """How an agent was used in the last `days`, as far as the caller may see; latencies are exact to a half."""
+
+    days: int
+    turns: int
+    last_used_at: str | None
+    success_rate: float | None
+    latency_p50_ms: int | None
+    latency_p95_ms: int | None
+    cost_usd: float | None
+    cost_per_turn_usd: float | None
+    unpriced: int
+
+
 class AgentOut(OutputModel):
     """An agent, in the result of `list_agents`."""
 
@@ -82,8 +96,7 @@ class AgentOut(OutputModel):
     missing: list[str]
     default_model: str | None
     models: list[str]
-    typical_latency_ms: int | None
-    typical_cost_usd: float | None
+    usage: AgentUsageOut
 
 
 class AgentsOut(OutputModel):
@@ -171,10 +184,7 @@ class AgentHealthOut(OutputModel):
     checked_at: str | None
     last_error: str | None
     consecutive_failures: int
-    turns: int
-    failures: int
-    latency_p50_ms: int | None
-    latency_p95_ms: int | None
+    usage: AgentUsageOut
 
 
 class HealthOut(OutputModel):

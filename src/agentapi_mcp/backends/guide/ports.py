@@ -6,8 +6,9 @@ from typing import Protocol
 from agentapi_mcp.core.backends.ports import BackendHost
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Session, Spending, Turn
+from agentapi_mcp.core.conversations.models import Session, Turn
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.usage.models import UsageSums
 
 
 class ServerView(Protocol):
@@ -25,7 +26,7 @@ class ServerView(Protocol):
         """List the principal's recent turns, newest first, without the running one."""
         ...
 
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> UsageSums:
         """Sum up what the principal's ended turns of a period have cost; `until` is not in it."""
         ...
 

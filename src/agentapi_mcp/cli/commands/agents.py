@@ -17,6 +17,9 @@ from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.usage.usage import RECENT
+from agentapi_mcp.presentation.usage_words import agent_usage_words, dollars, seconds
+from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
 _UNDECLARED = "undeclared"
@@ -139,9 +142,12 @@ async def _list_agents(services: Services, *, with_undeclared: bool, as_json: bo
         }
         print_json(shown | ({"undeclared": [*map(_undeclared_fields, others)]} if with_undeclared else {}))
         return
-    rows = [(a.name, str(a.health.status), a.default_model, "; ".join(a.missing) or a.description) for a in agents]
-    rows += [(a.name, _UNDECLARED, None, f"no file declares it; `agents remove {a.name}` removes it") for a in others]
-    table(("AGENT", "STATUS", "MODEL", "MISSING OR ABOUT"), rows)
+    rows = [_row(agent) for agent in agents]
+    rows += [
+        (a.name, _UNDECLARED, None, *("",) * 4, f"no file declares it; `agents remove {a.name}` removes it")
+        for a in others
+    ]
+    table(("AGENT", "STATUS", "MODEL", "TURNS", "ANSWERED", "P50", "A TURN", "MISSING OR ABOUT"), rows)
 
 
 async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
@@ -156,12 +162,26 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
         print_out(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
         print_out(f"missing: {lack}")
-    traffic = agent.traffic
-    if traffic.latency_p50 is not None:
-        print_out(f"typical answer: {traffic.latency_p50.total_seconds():.1f} s")
-    if traffic.cost_p50_usd is not None:
-        print_out(f"typical cost: ${traffic.cost_p50_usd:f}")
+    print_out(agent_usage_words(agent.usage, RECENT.days))
+    if agent.usage.last_at is not None:
+        print_out(f"last used: {local_time(agent.usage.last_at)}")
     table((*MODEL_COLUMNS, "DESCRIPTION"), [model_row(model) for model in agent.models])
+
+
+def _row(agent: AgentView) -> tuple[object, ...]:
+    """Return an agent with how it was used in the last thirty days."""
+    sums = agent.usage
+    rate, median, cost = sums.success_rate, sums.latency(0.5), sums.cost_per_turn_usd
+    return (
+        agent.name,
+        str(agent.health.status),
+        agent.default_model,
+        f"{sums.turns:,}",
+        "" if rate is None else f"{rate:.0%}",
+        seconds(median),
+        "" if cost is None else dollars(cost),
+        "; ".join(agent.missing) or agent.description,
+    )
 
 
 def _undeclared_fields(agent: AgentRow) -> dict[str, object]:

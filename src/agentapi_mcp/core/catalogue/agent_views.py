@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
-from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelRow, ModelView
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView, ModelRow, ModelView
+from agentapi_mcp.core.usage.models import UsageSums
 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Current measurements of agents: health by row id, traffic by name."""
+    """Current measurements of agents: health by row id, usage by name."""
 
     health: Mapping[AgentId, AgentHealth]
-    traffic: Mapping[str, AgentTraffic]
+    usage: Mapping[str, UsageSums]
 
 
 def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
@@ -33,7 +34,7 @@ def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
         models=model_views(entry),
         missing=entry.missing,
         health=health,
-        traffic=measured.traffic.get(entry.name, AgentTraffic()),
+        usage=measured.usage.get(entry.name, UsageSums()),
     )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
@@ -42,15 +41,6 @@ class Session:
     created_at: datetime
     last_message_at: datetime | None
     message_count: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """What turns of a user have cost: the sum in USD of those whose cost is known, and how many of `turns` are not."""
-
-    turns: int
-    cost_usd: Decimal
-    unknown: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,6 @@ from agentapi_mcp.core.conversations.models import (
     SessionState,
     SettledTurn,
     SettlingRule,
-    Spending,
     StaleDefaults,
     Task,
     Turn,
@@ -66,10 +65,6 @@ class TurnStore(Protocol):
 
         Of a message or reply that is longer than LISTED_CHARACTERS, only one character more is read.
         """
-        ...
-
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
-        """Sum up the principal's ended turns of a period that an agent was asked for; `until` is not in it."""
         ...
 
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:

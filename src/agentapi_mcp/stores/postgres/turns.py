@@ -28,7 +28,6 @@ from agentapi_mcp.core.conversations.models import (
     RenewedLease,
     SettledTurn,
     SettlingRule,
-    Spending,
     StaleDefaults,
     Turn,
     TurnMark,
@@ -52,12 +51,6 @@ _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
 _RECENT_OPEN: LiteralString = f"{TURN_LISTED}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
-_SPENT: LiteralString = (
-    "SELECT count(*) AS turns, coalesce(sum(t.cost_usd), 0) AS cost_usd, "
-    "count(*) FILTER (WHERE t.cost_usd IS NULL) AS unknown FROM agentapi.turns t "
-    "WHERE t.user_id = $1 AND t.org_id = $2 AND t.created_at >= $3 AND t.created_at < $4 "
-    "AND t.asked_at IS NOT NULL AND t.status NOT IN ('running', 'input_required')"
-)
 _MARKED: dict[TurnMark, LiteralString] = {
     TurnMark.FOLLOWED: "followed_at",
     TurnMark.DELIVERED: "delivered_at",
@@ -157,12 +150,6 @@ class PostgresTurns(TurnStore):
             # One character more than are shown tells whether there are more.
             rows = await connection.fetch(statement, principal.user_id, principal.org_id, limit, LISTED_CHARACTERS + 1)
         return tuple(to_turn(row) for row in rows)
-
-    @override
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
-        async with self._database.as_principal(principal, is_list=True) as connection:
-            [row] = await connection.fetch(_SPENT, principal.user_id, principal.org_id, since, until)
-        return Spending(turns=row["turns"], cost_usd=row["cost_usd"], unknown=row["unknown"])
 
     @override
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
