@@ -71,12 +71,14 @@ WORDS = ErrorWords(
         "query": "--query",
         "retry": "--retry",
         "scopes": "--scope",
+        "since": "--since",
         "session_id": "SESSION_ID",
         "system_prompt": "--system",
         "temperature": "--temperature",
         "title": "TITLE",
         "token_name": "NAME",
         "turn_id": "TURN_ID",
+        "until": "--until",
     },
 )
 

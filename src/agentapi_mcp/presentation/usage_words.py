@@ -3,6 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 
+from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.core.usage.models import UsageGroup, UsageReport, UsageRow, UsageSums
 from agentapi_mcp.presentation.values import utc_time
@@ -41,7 +42,7 @@ def sums_words(sums: UsageSums) -> str:
         parts.append(f"{number_of(sums.input_tokens, 'token')} in, {sums.output_tokens:,} out")
     median, slow = sums.latency(0.5), sums.latency(0.95)
     if median is not None and slow is not None:
-        parts.append(f"{seconds(median)} at the median, {seconds(slow)} at p95")
+        parts.append(f"{to_milliseconds(median)} ms at p50, {to_milliseconds(slow)} ms at p95")
     return ", ".join(parts)
 
 
@@ -51,7 +52,7 @@ def agent_usage_words(sums: UsageSums, days: int) -> str:
     if rate is None:
         return f"not used in the last {number_of(days, 'day')}"
     each = "" if cost is None else f", {dollars(cost)} a turn"
-    return f"last {number_of(days, 'day')}: {rate:.0%} answered, {sums_words(sums)}{each}"
+    return f"last {number_of(days, 'day')}: {sums_words(sums)}{each}, success rate {round(rate, 4)}"
 
 
 def name_of(row: UsageRow, by: UsageGroup | None) -> str:

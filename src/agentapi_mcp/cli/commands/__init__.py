@@ -13,6 +13,7 @@ GROUPS = {
         "sessions": "Find, read, export, rename and delete conversations.",
         "turns": "List turns, look at one, or end one, from any terminal.",
         "export": "Write everything of yours to a ZIP archive.",
+        "usage": "See what was used and what it cost, by agent, model, day and more.",
     },
     "Clients": {
         "connect": "Make MCP clients start this server.",

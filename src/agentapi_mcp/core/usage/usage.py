@@ -7,9 +7,11 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.identity.principals import Action, Principal, refusal, require
 from agentapi_mcp.core.usage.models import UsageGroup, UsageQuery, UsageReport, UsageSpan, UsageSums
+from agentapi_mcp.core.usage.periods import read_bounds, read_period
 from agentapi_mcp.core.usage.ports import UsageStore
 
 MOST_GROUPS = 1000
+USUAL_GROUPS = 100
 RECENT = timedelta(days=30)
 _DAY = timedelta(days=1)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # before there was anything
@@ -24,6 +26,33 @@ class Usage:
     def __init__(self, store: UsageStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+
+    def query(
+        self, *, since: str | None, until: str | None, by: UsageGroup | None, whole: bool, limit: int | None = None
+    ) -> UsageQuery:
+        """Make a query of what a caller says: by default the last thirty days, and a hundred groups.
+
+        Raises:
+            InvalidRequestError: a text is neither a period nor a time.
+        """
+        now = self._clock.now()
+        begins, ends = read_bounds(since, until, now)
+        return UsageQuery(
+            since=now - RECENT if begins is None else begins,
+            until=ends,
+            by=by,
+            whole=whole,
+            limit=USUAL_GROUPS if limit is None else limit,
+        )
+
+    def query_of(self, period: str, by: UsageGroup | None) -> UsageQuery:
+        """Make a query of a period by its name.
+
+        Raises:
+            InvalidRequestError: there is no period of this name.
+        """
+        found = read_period(period, self._clock.now())
+        return UsageQuery(since=found.since, until=found.until, by=by, limit=MOST_GROUPS)
 
     async def report(self, principal: Principal, query: UsageQuery) -> UsageReport:
         """Add up a period, and its groups.
