@@ -133,6 +133,16 @@ class ModelsOut(OutputModel):
     next_cursor: str | None
 
 
+class SessionUsageOut(OutputModel):
+    """What the turns of a session that have ended cost; `unpriced` ones are missing in it, and null is unknown."""
+
+    turns: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    unpriced: int
+
+
 class SessionOut(OutputModel):
     """A session, in the result of `list_sessions`."""
 
@@ -141,6 +151,7 @@ class SessionOut(OutputModel):
     agent: str | None
     model: str | None
     message_count: int | None
+    usage: SessionUsageOut
     created_at: str
     last_message_at: str | None
     transcript_uri: str

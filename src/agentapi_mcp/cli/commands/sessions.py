@@ -20,6 +20,7 @@ from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
+from agentapi_mcp.presentation.usage_words import dollars
 from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.settings import Settings
 
@@ -95,14 +96,22 @@ async def _list_sessions(
         print_json({"sessions": [_fields(session) for session in page.items], "next_cursor": page.next_cursor})
         return
     rows = [
-        (s.id, s.agent, s.message_count, s.last_message_at and local_time(s.last_message_at), s.title)
+        (s.id, s.agent, s.message_count, *_totals(s), s.last_message_at and local_time(s.last_message_at), s.title)
         for s in page.items
     ]
-    table(("SESSION", "AGENT", "MESSAGES", "LAST MESSAGE", "TITLE"), rows)
+    table(("SESSION", "AGENT", "MESSAGES", "TURNS", "TOKENS", "COST", "LAST MESSAGE", "TITLE"), rows)
     if not rows:
         print_err("No session fits.")
     if page.next_cursor is not None:
         print_err(f"There are more: say a higher --limit, --cursor, or a --query. Shown: {len(page.items)}.")
+
+
+def _totals(session: Session) -> tuple[str, str, str]:
+    """Return how many turns there were, their tokens, and their cost."""
+    sums = session.totals
+    missing = f" + {sums.unpriced:,} unknown" if sums.unpriced and sums.cost_usd is not None else ""
+    cost = "unknown" if sums.cost_usd is None else f"{dollars(sums.cost_usd)}{missing}"
+    return f"{sums.turns:,}", f"{sums.input_tokens + sums.output_tokens:,}", cost
 
 
 async def _find_session(services: Services, text: str) -> str:

@@ -15,6 +15,7 @@ from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
+from agentapi_mcp.core.usage.models import UsageSums
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ _NOT_COUNTED = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One conversation of one user in one organisation."""
+    """One conversation of one user in one organisation, with the sums of its turns that have ended."""
 
     id: SessionId
     title: str | None
@@ -41,6 +42,7 @@ class Session:
     created_at: datetime
     last_message_at: datetime | None
     message_count: int | None = None
+    totals: UsageSums = field(default_factory=UsageSums)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,8 +124,8 @@ class PostgresUsage(UsageStore):
                 case UsageGroup.MEMBER:
                     rows = _labelled(found, await _people(connection, keys), hides_others=True)
                 case _:
-                    rows = tuple(UsageRow(key=row["key"], sums=_sums(row)) for row in found)
-        return UsageRows(total=_sums(total), rows=rows, groups=0 if by is None else total["groups"])
+                    rows = tuple(UsageRow(key=row["key"], sums=sums_of(row)) for row in found)
+        return UsageRows(total=sums_of(total), rows=rows, groups=0 if by is None else total["groups"])
 
 
 async def _people(connection: Connection, keys: list[str]) -> Mapping[str, tuple[str, str | None]]:
@@ -138,10 +138,13 @@ def _labelled(
 ) -> tuple[UsageRow, ...]:
     """Put keys and labels to rows; one that nobody knows has its own key or, where that says nothing, none."""
     named = ((row, known.get(row["key"], (None if hides_others else row["key"], None))) for row in rows)
-    return tuple(UsageRow(key=key, label=label, sums=_sums(row)) for row, (key, label) in named)
+    return tuple(UsageRow(key=key, label=label, sums=sums_of(row)) for row, (key, label) in named)
 
 
-def _sums(row: Row) -> UsageSums:
+def sums_of(row: Row) -> UsageSums:
+    """Return the sums of a row; a row of another statement has no `latencies`."""
+    latencies = int(row.get("latencies") or 0)
+
     def count(name: str) -> int:
         return int(row[name] or 0)
 
@@ -157,5 +160,5 @@ def _sums(row: Row) -> UsageSums:
         agents=count("agents"),
         busy=timedelta(milliseconds=count("latency_ms")),
         last_at=row["last_at"],
-        latencies=tuple(int(row["latencies"] or 0) // _BUCKET**n % _BUCKET for n in range(_BUCKETS)),
+        latencies=tuple(latencies // _BUCKET**n % _BUCKET for n in range(_BUCKETS)),
     )
