@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from uuid import UUID
 
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.terminal import prints_unicode
 from agentapi_mcp.core.usage.models import UsageGroup, UsageReport, UsageRow
 from agentapi_mcp.presentation.usage_words import dollars, name_of, seconds
@@ -14,8 +15,8 @@ _CSV = (
     *("key", "label", "turns", "errors", "unpriced", "agents", "minutes", "input_tokens", "output_tokens"),
     *("cached_tokens", "reasoning_tokens", "cost_usd", "latency_p50_ms", "latency_p95_ms", "last_used_at"),
 )
-# What a spreadsheet takes for the beginning of a formula, or loses before one.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@")
 _LONG, _SHORT = 20, 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -88,5 +89,6 @@ def _csv_row(row: UsageRow) -> dict[str, object]:
 
 
 def _plain(text: str | None) -> str:
-    """Return a text that no spreadsheet evaluates."""
-    return f"'{text}" if text and text.startswith(_FORMULA) else text or ""
+    """Return a text as one line that no spreadsheet evaluates."""
+    line = one_line(text or "", 500)
+    return f"'{line}" if line.startswith(_FORMULA) else line

@@ -5,7 +5,7 @@ from agentapi_mcp.base.text import number_of, one_line
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
 from agentapi_mcp.core.usage.models import UsageSums
 from agentapi_mcp.core.usage.usage import RECENT
-from agentapi_mcp.presentation.models import AgentOut, AgentUsageOut, ModelOut
+from agentapi_mcp.presentation.models import AgentOut, ModelOut
 from agentapi_mcp.presentation.usage_words import agent_usage_words
 from agentapi_mcp.presentation.values import moment, number
 
@@ -24,23 +24,23 @@ def agent_out(view: AgentView) -> AgentOut:
         missing=list(view.missing),
         default_model=view.default_model,
         models=[model.name for model in view.models],
-        usage=agent_usage_out(view.usage),
+        usage=agent_usage(view.usage),
     )
 
 
-def agent_usage_out(sums: UsageSums) -> AgentUsageOut:
-    """Serialize how an agent was used lately."""
-    return AgentUsageOut(
-        days=RECENT.days,
-        turns=sums.turns,
-        last_used_at=sums.last_at and moment(sums.last_at),
-        success_rate=None if sums.success_rate is None else round(sums.success_rate, 4),
-        latency_p50_ms=to_milliseconds(sums.latency(0.5)),
-        latency_p95_ms=to_milliseconds(sums.latency(0.95)),
-        cost_usd=number(sums.cost_usd),
-        cost_per_turn_usd=number(sums.cost_per_turn_usd),
-        unpriced=sums.unpriced,
-    )
+def agent_usage(sums: UsageSums) -> dict[str, object]:
+    """Serialize how an agent was used lately: no model, since every client pays for the schema of each field."""
+    return {
+        "days": RECENT.days,
+        "turns": sums.turns,
+        "last_used_at": sums.last_at and moment(sums.last_at),
+        "success_rate": None if sums.success_rate is None else round(sums.success_rate, 4),
+        "latency_p50_ms": to_milliseconds(sums.latency(0.5)),
+        "latency_p95_ms": to_milliseconds(sums.latency(0.95)),
+        "cost_usd": number(sums.cost_usd),
+        "cost_per_turn_usd": number(sums.cost_per_turn_usd),
+        "unpriced": sums.unpriced,
+    }
 
 
 def agent_line(agent: AgentOut, used: UsageSums) -> str:

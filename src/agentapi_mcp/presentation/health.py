@@ -4,7 +4,6 @@ from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.health import HealthReport
 from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.presentation.agents import agent_usage_out
 from agentapi_mcp.presentation.models import AgentHealthOut, HealthOut, PartOut
 from agentapi_mcp.presentation.values import moment
 
@@ -34,7 +33,10 @@ def _agent_health_out(view: AgentView) -> AgentHealthOut:
         checked_at=view.health.checked_at and moment(view.health.checked_at),
         last_error=view.health.last_error,
         consecutive_failures=view.health.consecutive_failures,
-        usage=agent_usage_out(view.usage),
+        turns=view.usage.turns,
+        failures=view.usage.errors,
+        latency_p50_ms=to_milliseconds(view.usage.latency(0.5)),
+        latency_p95_ms=to_milliseconds(view.usage.latency(0.95)),
     )
 
 

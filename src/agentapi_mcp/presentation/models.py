@@ -70,22 +70,8 @@ class TurnOut(_TurnWithCost):
     error: FaultOut | None
 
 
-class AgentUsageOut(OutputModel):
-    """How an agent was used in the last `days`, as far as the caller may see; latencies are exact to a half."""
-
-    days: int
-    turns: int
-    last_used_at: str | None
-    success_rate: float | None
-    latency_p50_ms: int | None
-    latency_p95_ms: int | None
-    cost_usd: float | None
-    cost_per_turn_usd: float | None
-    unpriced: int
-
-
 class AgentOut(OutputModel):
-    """An agent, in the result of `list_agents`."""
+    """An agent, in the result of `list_agents`; `usage` has the fields of `agent_usage`."""
 
     name: str
     description: str
@@ -96,7 +82,7 @@ class AgentOut(OutputModel):
     missing: list[str]
     default_model: str | None
     models: list[str]
-    usage: AgentUsageOut
+    usage: dict[str, object]
 
 
 class AgentsOut(OutputModel):
@@ -133,25 +119,15 @@ class ModelsOut(OutputModel):
     next_cursor: str | None
 
 
-class SessionUsageOut(OutputModel):
-    """What the turns of a session that have ended cost; `unpriced` ones are missing in it, and null is unknown."""
-
-    turns: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float | None
-    unpriced: int
-
-
 class SessionOut(OutputModel):
-    """A session, in the result of `list_sessions`."""
+    """A session, in the result of `list_sessions`; `usage` has the fields of `session_usage`."""
 
     session_id: str
     title: str | None
     agent: str | None
     model: str | None
     message_count: int | None
-    usage: SessionUsageOut
+    usage: dict[str, object]
     created_at: str
     last_message_at: str | None
     transcript_uri: str
@@ -186,7 +162,7 @@ class PartOut(OutputModel):
 
 
 class AgentHealthOut(OutputModel):
-    """The health of an agent."""
+    """The health of an agent, and how it was used in the last thirty days, as far as the caller may see."""
 
     name: str
     backend: str
@@ -195,7 +171,10 @@ class AgentHealthOut(OutputModel):
     checked_at: str | None
     last_error: str | None
     consecutive_failures: int
-    usage: AgentUsageOut
+    turns: int
+    failures: int
+    latency_p50_ms: int | None
+    latency_p95_ms: int | None
 
 
 class HealthOut(OutputModel):

@@ -4,7 +4,7 @@ import json
 
 from agentapi_mcp.base.text import one_line, quoted
 from agentapi_mcp.core.conversations.models import Session
-from agentapi_mcp.presentation.models import SessionOut, SessionUsageOut
+from agentapi_mcp.presentation.models import SessionOut
 from agentapi_mcp.presentation.uris import transcript_uri
 from agentapi_mcp.presentation.values import moment, number
 
@@ -17,22 +17,23 @@ def session_out(session: Session) -> SessionOut:
         agent=session.agent,
         model=session.model,
         message_count=session.message_count,
-        usage=session_usage_out(session),
+        usage=session_usage(session),
         created_at=moment(session.created_at),
         last_message_at=session.last_message_at and moment(session.last_message_at),
         transcript_uri=transcript_uri(session.id),
     )
 
 
-def session_usage_out(session: Session) -> SessionUsageOut:
-    """Serialize what a session has cost."""
-    return SessionUsageOut(
-        turns=session.totals.turns,
-        input_tokens=session.totals.input_tokens,
-        output_tokens=session.totals.output_tokens,
-        cost_usd=number(session.totals.cost_usd),
-        unpriced=session.totals.unpriced,
-    )
+def session_usage(session: Session) -> dict[str, object]:
+    """Serialize what the turns of a session that have ended cost; null is unknown, and `unpriced` are missing in it."""
+    totals = session.totals
+    return {
+        "turns": totals.turns,
+        "input_tokens": totals.input_tokens,
+        "output_tokens": totals.output_tokens,
+        "cost_usd": number(totals.cost_usd),
+        "unpriced": totals.unpriced,
+    }
 
 
 def session_line(session: SessionOut) -> str:

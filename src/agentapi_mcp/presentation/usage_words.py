@@ -40,10 +40,14 @@ def sums_words(sums: UsageSums) -> str:
         parts.append(f"{sums.errors:,} failed")
     if sums.input_tokens or sums.output_tokens:
         parts.append(f"{number_of(sums.input_tokens, 'token')} in, {sums.output_tokens:,} out")
+    return ", ".join([*parts, *_latency_words(sums)])
+
+
+def _latency_words(sums: UsageSums) -> list[str]:
     median, slow = sums.latency(0.5), sums.latency(0.95)
-    if median is not None and slow is not None:
-        parts.append(f"{to_milliseconds(median)} ms at p50, {to_milliseconds(slow)} ms at p95")
-    return ", ".join(parts)
+    if median is None or slow is None:
+        return []
+    return [f"{to_milliseconds(median)} ms at p50, {to_milliseconds(slow)} ms at p95"]
 
 
 def agent_usage_words(sums: UsageSums, days: int) -> str:
@@ -51,8 +55,10 @@ def agent_usage_words(sums: UsageSums, days: int) -> str:
     rate, cost = sums.success_rate, sums.cost_per_turn_usd
     if rate is None:
         return f"not used in the last {number_of(days, 'day')}"
-    each = "" if cost is None else f", {dollars(cost)} a turn"
-    return f"last {number_of(days, 'day')}: {sums_words(sums)}{each}, success rate {round(rate, 4)}"
+    parts = [number_of(sums.turns, "turn"), cost_words(sums), *_latency_words(sums), f"success rate {round(rate, 4)}"]
+    if cost is not None:
+        parts.append(f"{dollars(cost)} a turn")
+    return f"last {number_of(days, 'day')}: {', '.join(parts)}"
 
 
 def name_of(row: UsageRow, by: UsageGroup | None) -> str:

@@ -23,7 +23,9 @@ def _periods(_context: click.Context, _parameter: click.Parameter, incomplete: s
 
 
 @click.command(epilog=f"A TIME is one of {_TIMES}")
-@click.option("--by", type=click.Choice(tuple(UsageGroup)), help="In groups; member is for administrators.")
+@click.option(
+    "--by", type=click.Choice([str(group) for group in UsageGroup]), help="In groups; member is for administrators."
+)
 @click.option("--since", metavar="TIME", default="30d", show_default=True, shell_complete=_periods, help="From when.")
 @click.option("--until", metavar="TIME", shell_complete=_periods, help="Until when, with that day or month.")
 @click.option("--everybody", "whole", is_flag=True, help="Of all in the organisation, for its administrators.")

@@ -38,7 +38,7 @@ class Usage:
         now = self._clock.now()
         begins, ends = read_bounds(since, until, now)
         return UsageQuery(
-            since=now - RECENT if begins is None else begins,
+            since=midnight(now) - RECENT if begins is None else begins,
             until=ends,
             by=by,
             whole=whole,

@@ -1,17 +1,20 @@
 """Usage in Postgres: whole days from their sums, the rest of a period from the ledger, under row-level security."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import LiteralString
+from typing import Literal, LiteralString
 from uuid import UUID
 
 from typing_extensions import override
 
+from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.usage.models import UsageGroup, UsageRow, UsageRows, UsageSpan, UsageSums
 from agentapi_mcp.core.usage.ports import UsageStore
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 
+# What a statement reads: entries of the ledger, the sums of days, or those with the entries around them.
+Part = Literal["entries", "days", "both"]
 _BUCKETS, _BUCKET = 24, 10**12
 _SUMS: LiteralString = (
     "sum(e.turns) AS turns, sum(e.errors) AS errors, sum(e.unpriced) AS unpriced, sum(e.input_tokens) AS input_tokens, "
@@ -64,20 +67,21 @@ def _entries(by: UsageGroup | None, whose: LiteralString, begin: LiteralString, 
     )
 
 
-def _statement(by: UsageGroup | None, whose: LiteralString) -> LiteralString:
-    """Return the statement for a group: its parameters are the organisation, the bounds, and how many groups."""
-    limit: LiteralString = "$8"
-    if by is UsageGroup.SESSION:
-        limit = "$4"
+def _statement(by: UsageGroup | None, whose: LiteralString, part: Part) -> LiteralString:
+    """Return a statement: its parameters are the organisation, the bounds of the period's parts, how many groups."""
+    limit: LiteralString = "$4"
+    if part == "entries":
         parts = _entries(by, whose, "$2::timestamptz", "$3::timestamptz")
     else:
         parts = (
             f"SELECT {_IN_DAYS[by]} AS key, e.agent, {_SUMS} FROM agentapi.usage_daily e "  # noqa: S608  # literals
-            f"WHERE {whose} AND e.day >= $4::date AND e.day < $5::date GROUP BY 1, 2 UNION ALL "
-            + _entries(by, whose, "$2::timestamptz", "$6::timestamptz")
-            + " UNION ALL "
-            + _entries(by, whose, "$7::timestamptz", "$3::timestamptz")
+            f"WHERE {whose} AND e.day >= $2::date AND e.day < $3::date GROUP BY 1, 2"
         )
+    if part == "both":
+        limit = "$8"
+        head = _entries(by, whose, "$4::timestamptz", "$5::timestamptz")
+        tail = _entries(by, whose, "$6::timestamptz", "$7::timestamptz")
+        parts = f"{parts} UNION ALL {head} UNION ALL {tail}"
     order = "key DESC" if by is UsageGroup.DAY else "cost_nanos DESC, turns DESC, key"
     return (
         f"WITH parts AS MATERIALIZED ({parts}), "  # noqa: S608  # literals
@@ -90,13 +94,35 @@ def _statement(by: UsageGroup | None, whose: LiteralString) -> LiteralString:
     )
 
 
-_STATEMENTS: Mapping[tuple[UsageGroup | None, bool], LiteralString] = {
-    (by, whole): _statement(by, _WHOLE if whole else _OWN) for by in (None, *UsageGroup) for whole in (False, True)
-}
+def _all_statements() -> Iterator[tuple[tuple[UsageGroup | None, bool, Part], LiteralString]]:
+    for by in (None, *UsageGroup):
+        parts: tuple[Part, ...] = ("entries",) if by is UsageGroup.SESSION else ("days", "both")
+        for whole in (False, True):
+            for part in parts:
+                yield (by, whole, part), _statement(by, _WHOLE if whole else _OWN, part)
+
+
+_STATEMENTS = dict(_all_statements())
 _TITLES: LiteralString = (
     "SELECT id::text AS id, title FROM public.chat_sessions WHERE id = ANY($1::uuid[]) AND user_id = $2"
 )
 _PEOPLE: LiteralString = "SELECT person::text AS person, user_id::text AS id, email FROM agentapi.people_of_usage_1($1)"
+
+
+def statement_of(
+    org_id: OrgId, span: UsageSpan, by: UsageGroup | None, *, whole: bool, limit: int
+) -> tuple[LiteralString, tuple[object, ...]]:
+    """Return the statement that adds up usage, and its arguments."""
+    # What is not asked for need not be planned: the entries are in a table for each month.
+    edges = (span.since, span.head_ends, span.tail_begins, span.until)
+    has_edges = span.since < span.head_ends or span.tail_begins < span.until
+    part: Part = "entries" if by is UsageGroup.SESSION else "both" if has_edges else "days"
+    bounds: dict[Part, tuple[object, ...]] = {
+        "entries": (span.since, span.until),
+        "days": span.days,
+        "both": (*span.days, *edges),
+    }
+    return _STATEMENTS[by, whole, part], (org_id, *bounds[part], limit)
 
 
 class PostgresUsage(UsageStore):
@@ -109,11 +135,10 @@ class PostgresUsage(UsageStore):
     async def sums(
         self, principal: Principal, span: UsageSpan, by: UsageGroup | None, *, whole: bool, limit: int
     ) -> UsageRows:
-        bounds: tuple[object, ...] = (span.since, span.until)
-        if by is not UsageGroup.SESSION:
-            bounds += (*span.days, span.head_ends, span.tail_begins)
-        async with self._database.as_principal(principal) as connection:
-            total, *found = await connection.fetch(_STATEMENTS[by, whole], principal.org_id, *bounds, limit)
+        sql, arguments = statement_of(principal.org_id, span, by, whole=whole, limit=limit)
+        # Of one person, one index serves whatever the period is.
+        async with self._database.as_principal(principal, plan_once=not whole) as connection:
+            total, *found = await connection.fetch(sql, *arguments)
             keys = [row["key"] for row in found]
             match by:
                 case None:

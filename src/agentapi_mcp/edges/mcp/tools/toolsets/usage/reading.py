@@ -10,7 +10,7 @@ from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.text import clean
 from agentapi_mcp.presentation.usage import UsageOut, usage_out
-from agentapi_mcp.presentation.usage_words import left_out_words, name_of, period_words, sums_words
+from agentapi_mcp.presentation.usage_words import left_out_words, name_of, sums_words
 
 TOOLSET = Toolset()
 
@@ -48,6 +48,7 @@ async def get_usage(call: ToolCall) -> CallToolResult:
             limit=limit,
         ),
     )
-    lines = [f"{period_words(report)}: {sums_words(report.total)}."]
+    out = usage_out(report)
+    lines = [f"{out.whose.capitalize()}, since {out.since} until {out.until}: {sums_words(report.total)}."]
     lines += [f"- {clean(name_of(row, report.by))}: {sums_words(row.sums)}" for row in report.rows]
-    return answer("\n".join(lines), usage_out(report), remark=left_out_words(report))
+    return answer("\n".join(lines), out, remark=left_out_words(report))
