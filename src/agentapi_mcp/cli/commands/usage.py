@@ -15,6 +15,7 @@ from agentapi_mcp.core.usage.periods import PERIODS
 from agentapi_mcp.core.usage.usage import MOST_GROUPS, USUAL_GROUPS
 from agentapi_mcp.presentation.usage_words import left_out_words, period_words, sums_words
 
+_GROUPS = [str(group) for group in UsageGroup]
 _TIMES = f"{', '.join(PERIODS)}, 12h, 2w, a day, month or year such as 2026-11, or a time; days are those of UTC."
 
 
