@@ -4,12 +4,13 @@
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
-# Roles belong to all of a server of yours: one worker there.
-PYTEST = $(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2)
+# A test waits for more than half of its time, so two cores have three workers; roles belong to all of a server of yours: one there.
+WORKERS ?= 3
+PYTEST = $(PYTHON_RUN) -m pytest --dist worksteal -n $(if $(TEST_DATABASE_URL),1,$(WORKERS))
 
 help:
 	@echo 'make run     chat in the terminal, through the real MCP server (ARGS="--agent droid" to pass options)'
-	@echo 'make test    run the whole suite against real servers that it starts itself (TESTS=path to run less)'
+	@echo 'make test    run the whole suite against real servers that it starts itself (TESTS=path to run less, WORKERS=8 on more cores)'
 	@echo 'make test-fast       run the tests of the core, the stores and the small parts (half a minute)'
 	@echo 'make test-inprocess  run all tests but those that start whole programs (TESTS=path to run less)'
 	@echo 'make coverage  the same suite with every process measured; fails below the bounds'

@@ -73,6 +73,7 @@ class BareClient(Client):
     http: httpx2.AsyncClient
     url: str
     era: Era
+    token: str | None = None
     began: float = 0.0
     ended: float = 0.0
     _session: str | None = None
@@ -114,6 +115,8 @@ class BareClient(Client):
         self._number += 1
         body = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
         accept = {"accept": "application/json, text/event-stream"}
+        if self.token is not None:
+            accept["authorization"] = f"Bearer {self.token}"
         try:
             return await self.http.post(self.url, json=body, headers={**accept, **headers})
         except httpx2.HTTPError as exc:

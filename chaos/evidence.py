@@ -33,11 +33,23 @@ _LEDGER = """
 SELECT turn_id::text, kind, coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens,
        coalesce(cost_nanos, 0) AS cost_nanos, unpriced FROM agentapi.ledger
 """
+# Sums of a day that are not those of its entries, each way.
 _DAYS = """
-SELECT sum(turns)::bigint AS turns, sum(input_tokens)::bigint AS input_tokens,
-       sum(output_tokens)::bigint AS output_tokens, sum(cost_nanos)::bigint AS cost_nanos,
-       sum(unpriced)::bigint AS unpriced
-  FROM agentapi.usage_daily
+WITH ledger AS (
+    SELECT org_id, (at AT TIME ZONE 'UTC')::date AS day, person, agent, coalesce(model_used, model, '') AS model,
+           coalesce(provider, '') AS provider, count(*) FILTER (WHERE kind = 'turn') AS turns,
+           sum(coalesce(input_tokens, 0)) AS input_tokens, sum(coalesce(output_tokens, 0)) AS output_tokens,
+           sum(coalesce(cost_nanos, 0)) AS cost_nanos, sum(unpriced) AS unpriced
+      FROM agentapi.ledger GROUP BY 1, 2, 3, 4, 5, 6
+), days AS (
+    SELECT org_id, day, person, agent, model, provider, sum(turns)::bigint AS turns,
+           sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost_nanos) AS cost_nanos,
+           sum(unpriced)::bigint AS unpriced
+      FROM agentapi.usage_daily GROUP BY 1, 2, 3, 4, 5, 6
+)
+SELECT row_to_json(e)::text AS day FROM (TABLE ledger EXCEPT TABLE days) AS e
+ UNION ALL
+SELECT row_to_json(d)::text FROM (TABLE days EXCEPT TABLE ledger) AS d
 """
 _AUDITED = "SELECT DISTINCT target_id FROM agentapi.audit_events WHERE action = 'turn_ended' AND target_id IS NOT NULL"
 
@@ -90,6 +102,7 @@ class Told:
     reply: str = ""
     saved: bool = True
     words: str = ""
+    bill: tuple[int, int, int] | None = None  # input and output tokens, and nano-dollars; None if it is unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +173,8 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Days:
-    """The sums of all days together."""
+class Sums:
+    """What a turn's entries, or its bill, come to."""
 
     turns: int
     input_tokens: int
@@ -224,7 +237,7 @@ class Evidence:
     audited: frozenset[str]
     asked: Sequence[Asked]
     entries: Sequence[Entry]
-    days: Days
+    false_days: Sequence[str]
     lives: Sequence[Life] = ()
     outages: Sequence[Outage] = ()
     logged: Mapping[str, str] = field(default_factory=dict[str, str])  # by replica
@@ -238,7 +251,7 @@ class Rows:
     stored: Sequence[Stored]
     audited: frozenset[str]
     entries: Sequence[Entry]
-    days: Days
+    false_days: Sequence[str]
 
 
 async def read_database(url: str) -> Rows:
@@ -251,10 +264,10 @@ async def read_database(url: str) -> Rows:
             stored = [Stored(**dict(row)) for row in await connection.fetch(_MESSAGES)]
             audited = frozenset(str(row["target_id"]) for row in await connection.fetch(_AUDITED))
             entries = [Entry(**dict(row)) for row in await connection.fetch(_LEDGER)]
-            [days] = await connection.fetch(_DAYS)
+            false_days = [str(row["day"]) for row in await connection.fetch(_DAYS)]
     finally:
         await connection.close()
-    return Rows(turns, stored, audited, entries, Days(**{name: sum_ or 0 for name, sum_ in days.items()}))
+    return Rows(turns, stored, audited, entries, false_days)
 
 
 def read_log(path: Path) -> list[Asked]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from datetime import UTC, datetime, time, timedelta
 
 import asyncpg
 from chaos.clocks import clock_file
@@ -321,3 +322,61 @@ def close_lid(seconds: float) -> Fault:
             await pause(_RECOVER)
 
     return inject
+
+
+async def live_a_day(run: Run) -> None:
+    """Kill twenty replicas and Postgres five times while clients talk, over a midnight and over the end of a month."""
+    kills = [_kill_a_replica] * 20 + [_kill_postgres] * 5
+    run.chance.shuffle(kills)
+    third = len(kills) // 3
+    events: list[Fault] = [
+        *kills[:third],
+        _pass_midnight,
+        *kills[third : 2 * third],
+        _end_the_month,
+        *kills[2 * third :],
+    ]
+    assert run.load.habit.enough is not None
+    for number, event in enumerate(events, start=1):
+        while len(run.load.messages) < run.load.habit.enough * number / (len(events) + 1) and not run.load.is_over:
+            await pause(0.1)
+        await event(run)
+
+
+async def _kill_a_replica(run: Run) -> None:
+    replica = run.chance.choice(run.world.replicas)
+    await replica.kill()
+    run.count("kill -9 of a replica")
+    await replica.start()
+
+
+async def _kill_postgres(run: Run) -> None:
+    async with run.outage():
+        await run.world.store.kill()
+        run.count("SIGKILL of Postgres, away 2 s")
+        await pause(2)
+        await run.world.store.start()
+
+
+async def _pass_midnight(run: Run) -> None:
+    today = datetime.fromtimestamp(_world_time(run), UTC)
+    await _set_before(run, datetime.combine(today + timedelta(days=1), time(), UTC))
+    run.count("midnight")
+
+
+async def _end_the_month(run: Run) -> None:
+    today = datetime.fromtimestamp(_world_time(run), UTC)
+    await _set_before(run, datetime(today.year + today.month // 12, today.month % 12 + 1, 1, tzinfo=UTC))
+    run.count("end of a month")
+
+
+def _world_time(run: Run) -> float:
+    return now() + float(clock_file(run.world.place).read_text(encoding="utf-8"))
+
+
+async def _set_before(run: Run, moment: datetime) -> None:
+    """Set the clock of Postgres to a few seconds before a moment, and let them pass."""
+    offset = moment.timestamp() - 4 - now()
+    run.world.ahead.append((now(), offset))
+    clock_file(run.world.place).write_text(f"+{offset:.0f}\n", encoding="utf-8")
+    await pause(8)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from chaos.evidence import (
     Asked,
-    Days,
     Entry,
     Evidence,
     Life,
     Outage,
+    Sums,
     Told,
     Turn,
     echo_of,
@@ -202,8 +202,20 @@ def ledger_is_bills(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("entered_twice", turn.id, f"{turn.status}, entered {entered.turns} times")
         elif told.turns and entered != told:
             yield Violation("ledger_not_bill", turn.id, f"{entered}, and its bill is {told}")
-    if _sum(evidence.entries) != evidence.days:
-        yield Violation("days_not_ledger", "all", f"{evidence.days}, and the ledger has {_sum(evidence.entries)}")
+    for day in evidence.false_days:
+        yield Violation("days_not_ledger", day)
+
+
+def told_is_billed(evidence: Evidence) -> Iterator[Violation]:
+    """Require that the bill that a caller was told is that of the turn."""
+    turns = {turn.id: turn for turn in evidence.turns}
+    for told in _all_told(evidence):
+        turn = turns.get(told.turn_id)
+        if told.bill is None or turn is None:
+            continue
+        if told.bill != (turn.input_tokens, turn.output_tokens, turn.cost_nanos):
+            kept = (turn.input_tokens, turn.output_tokens, turn.cost_nanos)
+            yield Violation("told_another_bill", told.turn_id, f"told {told.bill}, kept {kept}")
 
 
 def bills_are_the_providers(evidence: Evidence) -> Iterator[Violation]:
@@ -221,9 +233,9 @@ def bills_are_the_providers(evidence: Evidence) -> Iterator[Violation]:
             )
 
 
-def _sum(entries: Iterable[Entry]) -> Days:
+def _sum(entries: Iterable[Entry]) -> Sums:
     its = list(entries)
-    return Days(
+    return Sums(
         turns=sum(entry.kind == "turn" for entry in its),
         input_tokens=sum(entry.input_tokens for entry in its),
         output_tokens=sum(entry.output_tokens for entry in its),
@@ -232,9 +244,9 @@ def _sum(entries: Iterable[Entry]) -> Days:
     )
 
 
-def _bill(turn: Turn) -> Days:
+def _bill(turn: Turn) -> Sums:
     is_final = turn.status in _FINAL
-    return Days(
+    return Sums(
         turns=int(is_final),
         input_tokens=turn.input_tokens or 0,
         output_tokens=turn.output_tokens or 0,
@@ -267,6 +279,7 @@ RULES: Sequence[Rule] = (
     interruptions_told,
     ends_audited,
     ledger_is_bills,
+    told_is_billed,
     bills_are_the_providers,
     nothing_unexpected,
 )

@@ -1,11 +1,13 @@
 """Conversations that go on whatever breaks: what a call does not answer is asked again, as a client library would."""
 
 import asyncio
+import math
 import random
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from chaos.clients import BareClient, Client, Era, RefusedError, SdkClient
 from chaos.evidence import CallTime, Message, Refusal, Told, marked
@@ -43,6 +45,7 @@ class Habit:
     at_once: bool = False  # asks again at once, and with the SDK's client alone
     idle: float = 0.0  # seconds between two messages
     bare: bool = False  # bare HTTP alone, which costs the machine less
+    enough: int | None = None  # messages, after which the load is over however much of its time is left
 
 
 USUAL = Habit()
@@ -60,21 +63,27 @@ class Load:
     messages: list[Message] = field(default_factory=list[Message])
     left: int = 0
     cancelled: int = 0
+    end: float = math.inf
 
     async def run(self) -> None:
         """Talk until the time is over and every conversation has the answer to its last message."""
-        end = now() + self.seconds
+        self.end = now() + self.seconds
         async with asyncio.TaskGroup() as group:
             for number in range(self.clients):
-                group.create_task(self._converse(number, end))
+                group.create_task(self._converse(number))
 
-    async def _converse(self, number: int, end: float) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether no further message is sent."""
+        return now() >= self.end or (self.habit.enough is not None and len(self.messages) >= self.habit.enough)
+
+    async def _converse(self, number: int) -> None:
         client = self._client(number)
         await pause(self.chance.random() * min(2.0, self.seconds / 4))
-        while now() < end:
+        while not self.is_over:
             session: str | None = None
             for position in range(self._length()):
-                if now() >= end:
+                if self.is_over:
                     return
                 message = self.new_message(client=number, number=position, session_id=session)
                 await self.send(client, message, self.habit.script(self.chance))
@@ -95,7 +104,9 @@ class Load:
             return self.world.residents.client(era)
         if self.habit.at_once or (not self.habit.bare and number % 8 >= 6):
             return SdkClient(self.world.balancer.url, era)
-        return BareClient(self.world.http, self.world.balancer.url, era)
+        people = self.world.people
+        token = people[number % len(people)].token if people else None
+        return BareClient(self.world.http, self.world.balancer.url, era, token)
 
     def new_message(self, *, client: int = -1, number: int = 0, session_id: str | None = None) -> Message:
         """Begin the record of a message."""
@@ -177,6 +188,12 @@ async def tell(
         reply=str(turn["reply"]),
         saved=bool(turn["saved"]),
         words=str(turn["words"]),
+        bill=_bill(turn),
     )
     message.told.append(told)
     return told
+
+
+def _bill(turn: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    usage, cost = turn["usage"], turn["cost_usd"]
+    return None if cost is None else (usage["input_tokens"], usage["output_tokens"], round(cost * 1_000_000_000))

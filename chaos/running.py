@@ -53,7 +53,8 @@ class Run:
         """Return a client of the balancer, or of one replica; over stdio where the world has a home for that."""
         if self.world.residents is not None:
             return self.world.residents.client(era)
-        return BareClient(self.world.http, self.world.balancer.url if replica is None else replica.url, era)
+        token = self.world.people[0].token if self.world.people else None
+        return BareClient(self.world.http, self.world.balancer.url if replica is None else replica.url, era, token)
 
     @asynccontextmanager
     async def outage(self) -> AsyncGenerator[None]:

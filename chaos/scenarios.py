@@ -39,6 +39,10 @@ def _clock_of_postgres() -> Shape:
     return Shape(replicas=2, postgres_env=clocks.jumping())
 
 
+def _five_organizations() -> Shape:
+    return Shape(organizations=5, people=50, postgres_env=clocks.jumping())
+
+
 ALL: Mapping[str, Scenario] = {
     "baseline": Scenario(about="nothing", fault=nothing, rules=(all_answered,)),
     "kill9": Scenario(
@@ -305,8 +309,17 @@ ALL: Mapping[str, Scenario] = {
         clients=2,
     ),
 }
-# By name only: an hour.
+# By name only: an hour, and some ten minutes.
 BY_NAME: Mapping[str, Scenario] = {
+    "day": Scenario(
+        about="20 kills of replicas, 5 of Postgres, a midnight and the end of a month, 20,000 messages of 50 people",
+        fault=faults.live_a_day,
+        shape=_five_organizations,
+        habit=Habit(script=lambda _: "[[pieces=3]]", bare=True, enough=20_000, patience=150),
+        seconds=3600,
+        clients=50,
+        obstacle=clocks.cannot_jump,
+    ),
     "soak": Scenario(
         about="nothing, for an hour; memory and descriptors stay flat",
         fault=moments.watch_resources,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,8 @@ import httpx2
 from chaos.balancer import Balancer
 from chaos.clients import open_http
 from chaos.clocks import clock_file, placed
-from chaos.evidence import INPUT_NANOS, OUTPUT_NANOS, Evidence, Life, Message, Outage, read_database, read_log
+from chaos.evidence import INPUT_NANOS, OUTPUT_NANOS, Evidence, Life, Message, Outage, Turn, read_database, read_log
+from chaos.people import Person, settle
 from chaos.postgres import APP, OWNER, Postgres, Programs
 from chaos.processes import ROOT, SOURCE, Process, free_port, listens, python_path, send_all, start
 from chaos.residents import Residents
@@ -143,6 +144,8 @@ class Shape:
     env_of: Mapping[int, Mapping[str, str]] = field(default_factory=dict[int, Mapping[str, str]])
     sources: Mapping[int, Path] = field(default_factory=dict[int, Path])
     models: Mapping[int, str] = field(default_factory=dict[int, str])
+    organizations: int = 0  # each with its part of the people, who send tokens of their own; 0 needs no token
+    people: int = 0
 
 
 THREE = Shape()
@@ -246,6 +249,13 @@ class World:
     lives: list[Life]
     outages: list[Outage]
     residents: Residents | None = None
+    people: Sequence[Person] = ()
+    # From when on the clock of Postgres is how many seconds ahead; it only ever goes forward.
+    ahead: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+
+    def real_time(self, stamped: float) -> float:
+        """Return when it was by the harness's clock, of a time that Postgres stamped."""
+        return stamped - next((off for since, off in reversed(self.ahead) if since + off <= stamped), 0.0)
 
     @property
     def postgres(self) -> Postgres:
@@ -268,16 +278,20 @@ class World:
         return Evidence(
             at=now(),
             messages=messages,
-            turns=rows.turns,
+            turns=[self._in_real_time(turn) for turn in rows.turns],
             stored=rows.stored,
             audited=rows.audited,
             entries=rows.entries,
-            days=rows.days,
+            false_days=rows.false_days,
             asked=read_log(self.provider.log),
             lives=self.lives,
             outages=self.outages,
             logged={f"replica-{replica.number}": replica.said for replica in self.replicas} | self._said_by_residents(),
         )
+
+    def _in_real_time(self, turn: Turn) -> Turn:
+        ended = None if turn.ended_at is None else self.real_time(turn.ended_at)
+        return replace(turn, created_at=self.real_time(turn.created_at), ended_at=ended) if self.ahead else turn
 
     def _said_by_residents(self) -> dict[str, str]:
         return {} if self.residents is None else {"resident": self.residents.said}
@@ -351,6 +365,10 @@ async def open_world(shape: Shape, programs: Programs, chance: random.Random) ->
         residents = await _open_residents(stack, place, {**env, **more}, lives) if shape.stdio else None
         if isinstance(store, Postgres):
             await _migrate({**env, **more, "AGENTAPI_HOME": str(place), "AGENTAPI_DATABASE_URL": store.url(OWNER)})
+        people: Sequence[Person] = ()
+        if shape.people:
+            assert isinstance(store, Postgres)
+            people = await settle(store.admin_url, store.url(APP), shape.organizations, shape.people)
         balancer = Balancer([replica.port for replica in replicas], chance)
         await stack.enter_async_context(balancer.open())
         http = await stack.enter_async_context(open_http())
@@ -358,7 +376,7 @@ async def open_world(shape: Shape, programs: Programs, chance: random.Random) ->
         async with asyncio.TaskGroup() as group:
             for replica in replicas:
                 group.create_task(replica.start())
-        yield World(place, shape, store, replicas, balancer, provider, http, valkey, wire, lives, [], residents)
+        yield World(place, shape, store, replicas, balancer, provider, http, valkey, wire, lives, [], residents, people)
 
 
 async def _open_store(
@@ -418,6 +436,8 @@ def _replica(shape: Shape, place: Path, number: int, env: Mapping[str, str], liv
     catalogue = place / f"agentapi-{model}.toml"  # one file for all replicas that have the same
     catalogue.write_text(_CATALOGUE.format(model=model))
     own = {"AGENTAPI_HOME": str(home), **env, "AGENTAPI_CONFIG": str(catalogue)}
+    if shape.people:
+        own |= {"AGENTAPI_REQUIRE_TOKEN": "true"}
     own |= {
         **python_path(shape.sources.get(number, SOURCE)),
         **placed({**shape.env, **shape.env_of.get(number, {})}, place),

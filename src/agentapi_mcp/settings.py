@@ -1,8 +1,6 @@
-"""The settings, and the only access to the environment."""
+"""The settings; slow to import, so that commands do it when they read them."""
 
-import os
 import re
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_network
@@ -24,6 +22,7 @@ from agentapi_mcp.base.validation_messages import describe_fault
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
+from agentapi_mcp.environ import environment
 
 VERSION = __version__
 TOOLSETS = toolset_names()
@@ -372,16 +371,6 @@ def variable_of(field: str, environ: Mapping[str, str]) -> str:
     given = {name.upper() for name, value in environ.items() if value}
     names = [name for name in choices if isinstance(name, str)]
     return next((name for name in names if name in given), names[0])
-
-
-def environment() -> Mapping[str, str]:
-    """Return the environment, for `${VAR}` in the operator's files and for the embedded server."""
-    return dict(os.environ)  # noqa: TID251  # the one place that reads it
-
-
-def platform() -> str:
-    """Name the operating system as Python does."""
-    return sys.platform
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

@@ -3,6 +3,8 @@
 import logging
 import re
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TextIO
 
@@ -50,3 +52,15 @@ def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
     chosen = logging.getLevelNamesMapping()[(level or "warning").upper()]
     root.setLevel(max(chosen, logging.WARNING))  # below that, libraries log the content of messages
     logging.getLogger("agentapi_mcp").setLevel(chosen)
+
+
+@contextmanager
+def logs_to(stream: TextIO) -> Generator[None]:
+    """Send all logs of this process to another stream meanwhile."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, _LineHandler)]
+    before = [(handler, handler.setStream(stream)) for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, own in before:
+            handler.setStream(own or sys.stderr)

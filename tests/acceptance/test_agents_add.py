@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from typing_extensions import override
@@ -303,6 +304,19 @@ async def test_a_file_with_a_byte_order_mark_keeps_it(tmp_path: Path) -> None:
     file.symlink_to(file)
     status, _, err = await run(env, "agents", "remove", "vllm", "--yes")
     assert (status, "cannot be read" in err, "Traceback" in err) == (3, True, False)
+
+
+async def test_an_agent_that_no_file_declares_any_more_is_listed_where_all_are_asked_for(
+    tmp_path: Path, edge_home: Path
+) -> None:
+    file, name = tmp_path / "agents.toml", f"a{uuid4().hex[:8]}"
+    env = home_env(tmp_path) | {"AGENTAPI_HOME": str(edge_home)}
+    listed = list[tuple[bool, bool]]()
+    for text in (OWN.replace("house", name), ""):
+        file.write_text(text, encoding="utf-8")
+        outs = [(await run(env, "agents", "list", *words))[1] for words in ((), ("--all",))]
+        listed.append((name in outs[0], name in outs[1]))
+    assert listed == [(True, True), (False, True)]
 
 
 async def test_a_person_may_say_no(tmp_path: Path) -> None:

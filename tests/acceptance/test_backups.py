@@ -64,7 +64,9 @@ async def test_a_backup_comes_back_in_another_home_as_it_was(
     assert "1 session, 2 messages, 2 turns, 2 users" in said.out
     assert "The master key is not in it, without which 2 sealed keys and 1 sealed account cannot be opened" in said.err
     assert first.stat().st_mode & 0o777 == 0o600
-    assert "Restored what was there on" in (await done(environ(other), "restore", str(first))).out
+    told = (await done(environ(other), "restore", str(first))).out
+    assert "Restored what was there on" in told
+    assert "agentapi.toml.\nIt says which programs and servers agents run" in told
     assert (other.path / "agentapi.toml").read_text(encoding="utf-8") == "# mine\n"
     await done(environ(other), "backup", str(second))
     assert rows_of(second) == rows_of(first)

@@ -25,7 +25,7 @@ SAID = {
     "/edit": "false ended with status 1",
     "/export": "There is nothing to export yet",
     "/help": "ask the last message again",
-    "/model": "agent's own model",
+    "/model": "goes to guide, without a model",
     "/models": "PROVIDER",
     "/new": "begins a session",
     "/retry": "Nothing was asked yet",

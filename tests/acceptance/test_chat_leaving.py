@@ -65,6 +65,40 @@ async def test_a_server_that_is_frozen_can_be_left(options: tuple[str, ...], edg
 
 
 @SCREENS
+async def test_a_server_that_is_killed_is_told_and_the_next_message_has_another(
+    options: tuple[str, ...], edge_home: Path
+) -> None:
+    def kill(person: Terminal) -> None:
+        for pid in children(person.process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+    async with OpenAIPeer() as peer:
+        loop = asyncio.get_running_loop()
+
+        def act(person: Terminal) -> None:
+            person.until(PROMPT)
+            person.type("first [[chunks1]]\r")
+            place = said(person)
+            kill(person)  # while nobody speaks
+            person.type("second [[chunks1]]\r")
+            place = said(person, person.until("The server had ended: a new one was started.", after=place))
+            person.type("third [[slow]]\r")
+            loop.call_soon_threadsafe(peer.steps.release, 1)
+            place = person.until("w0", after=place)
+            kill(person)
+            place = person.until(PROMPT, after=person.until("starts a new server.", after=place))
+            person.type("/agents\r")
+            person.until("guide", after=place)
+            person.type("\x04")
+
+        status, seen, _ = await ended(environ(edge_home, peer), act, *DROID, "--via-mcp", *options)
+        asked = [each.content.decode() for each in peer.exchanges if each.path.endswith("/chat/completions")]
+        assert (status, "Traceback" in seen) == (0, False), seen
+        assert "first" in asked[1]  # it is the same session
+        assert ["third" in each for each in asked] == [False, False, True]
+
+
+@SCREENS
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("place", ["at the prompt", "in mid-answer"])
 async def test_a_signal_that_ends_the_program_leaves_the_terminal_as_it_was(

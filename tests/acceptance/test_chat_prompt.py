@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +57,58 @@ def provider_asked(peer: OpenAIPeer, loop: asyncio.AbstractEventLoop, person: Te
         asyncio.run_coroutine_threadsafe(peer.received(path="/chat/completions"), loop).result(60)
     except TimeoutError:
         raise AssertionError(person.seen) from None
+
+
+# A conversation that logs when a signal comes, at its prompt and while an answer is written.
+LOGGING = """
+import asyncio, logging, os, pathlib, signal, sys
+from agentapi_mcp.base.preparation import allow_rich
+from agentapi_mcp.telemetry import configure_logs
+allow_rich()
+from agentapi_mcp.cli.chat.conversation import Conversation, converse
+from agentapi_mcp.cli.chat.options import ChatOptions
+from agentapi_mcp.cli.chat.prompts import PromptScreen
+from agentapi_mcp.cli.chat.screens import LineScreen
+configure_logs(None)
+screen = PromptScreen(pathlib.Path(sys.argv[1])) if sys.argv[2:] == ["prompt"] else LineScreen()
+async def greet(): pass
+async def run(text, interrupted):
+    answer = screen.answer()
+    answer.add("one half ")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await asyncio.get_running_loop().run_in_executor(None, logging.getLogger("a.thread").warning, "in_an_answer")
+    answer.add("and the other half")
+    answer.end()
+    return text != "end"
+async def main():
+    log = logging.getLogger("a").warning
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: log("at_any_time"))
+    await converse(Conversation(None, ChatOptions(agent="droid"), screen, None), greet, run)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("screen", ["prompt", "lines"])
+async def test_a_line_of_the_log_overwrites_neither_prompt_nor_answer(screen: str, tmp_path: Path) -> None:
+    def act(person: Terminal) -> None:
+        person.until(PROMPT)
+        person.type("half a mess")
+        place = person.until("mess")
+        os.kill(person.process.pid, signal.SIGUSR1)
+        if screen == "prompt":
+            line = person.until("event=at_any_time", after=place)
+            place = person.until("half a mess", after=line)  # the prompt stands below it, with what was typed
+        person.type("age\r")
+        place = person.until("one half and the other half", after=place)
+        place = person.until("event=in_an_answer", after=place)
+        place = person.until(PROMPT, after=place)
+        person.type("end\r")
+        person.until("event=in_an_answer", after=person.until("other half", after=place))
+
+    env = {"PATH": os.defpath}
+    status, seen = await at(env, act, sys.executable, "-c", LOGGING, str(tmp_path / "history"), screen)
+    assert (status, "Traceback" in seen) == (0, False), seen
+    assert seen.count("event=at_any_time") == 3
 
 
 TEXT = "".join(
@@ -316,6 +370,33 @@ async def test_what_cannot_be_used_is_refused_at_once(edge_home: Path) -> None:
         assert (status, [each.path for each in peer.exchanges if "completions" in each.path]) == (0, []), seen
 
 
+async def test_the_guide_borrows_the_model_that_is_named_for_it_and_says_what_that_costs(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+
+        def act(person: Terminal) -> None:
+            place = person.until(PROMPT)
+            for line, answer in (
+                ("How do I cancel a turn?", "total $0.00 "),
+                ("/cost", "Together: 1 answer, tokens in: 0, out: 0, $0.00."),
+                ("/model gpt-none", "No agent has a model gpt-none; /models lists all."),
+                ("/model ccrouter/gemini-3.5-flash-lite", "AGENTAPI_CCROUTER_BASE_URL is not set"),
+                ("/model gpt-4o", "goes to guide, and gpt-4o of droid writes the answer: $"),
+            ):
+                person.type(f"{line}\r")
+                place = person.until("guide\x1b[0m >", after=person.until(answer, after=place))
+            person.type("How do I restore a backup? [[chunks2]]\r")
+            place = said(person, person.until("gpt-4o of droid wrote this", after=place))
+            for line, answer in (("/model", "goes to guide, without a model"), ("How do I log in?", "guide · free")):
+                person.type(f"{line}\r")
+                place = person.until("guide\x1b[0m >", after=person.until(answer, after=place))
+            person.type("\x04")
+
+        status, seen = await at(environ(edge_home, peer), act, *CHAT, "--new", "--agent", "guide")
+        assert status == 0, seen
+        assert "for a million tokens. /model off" in " ".join(plain(seen).split())
+        assert len([each for each in peer.exchanges if each.path.endswith("/chat/completions")]) == 1
+
+
 async def test_the_commands_that_tell_what_there_is(edge_home: Path, tmp_path: Path) -> None:
     transcript = tmp_path / "talk.md"
     async with OpenAIPeer() as peer:
@@ -329,7 +410,7 @@ async def test_the_commands_that_tell_what_there_is(edge_home: Path, tmp_path: P
                 ("/models droid", "gpt-"),
                 ("/sessions", session),
                 ("/help", "ask the last message again"),
-                (f"/export {transcript}", "Written to"),
+                (f"/export {os.path.relpath(transcript)}", f"Written to {transcript.resolve()}."),
                 (f"/export {transcript}", "is there already"),
                 ("/new", "begins a session"),
                 (f"/session {session}", "goes on with"),

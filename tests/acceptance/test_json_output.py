@@ -115,6 +115,7 @@ async def test_conversations_are_json_in_the_shapes_of_the_tools_and_named_by_sh
 async def expect_turns(env: Mapping[str, str], turn: Mapping[str, Any]) -> None:
     """Find a turn, one of two of these minutes, by parts of its id."""
     turns = (await asked(env, "turns", "list"))["turns"]
+    assert "There are more, older ones" in (await run(env, "turns", "list", "--limit", "1"))[2]
     assert turn["turn_id"] in {each["turn_id"] for each in turns}
     assert (await asked(env, "turns", "show", turn["turn_id"][-6:]))["turn_id"] == turn["turn_id"]
     assert (await asked(env, "turns", "cancel", turn["turn_id"][-12:]))["status"] == "completed"
@@ -182,6 +183,10 @@ async def test_an_organisation_is_json_and_its_members_are_named_by_short_ids(se
         events = (await asked(env, "audit", "--user", me["user_id"][-8:], "--limit", "2"))["events"]
         assert [each["user_id"] for each in events] == [me["user_id"]] * 2
         assert (await asked(env, "audit", "prune"))["dropped"] == []
+        (newest,), cursor = (await asked(env, "audit", "--limit", "1")).values()
+        after = (await asked(env, "audit", "--limit", "1", "--cursor", cursor))["events"]
+        events = (await asked(env, "audit", "--limit", "9"))["events"]  # each look is an event
+        assert events[events.index(newest) + 1] == after[0]
         states = (await asked(env, "migrate", "--status"))["migrations"]
         assert all(re.fullmatch(r"\d{4}-.*Z", each["applied_at"]) for each in states)
         assert (await asked(env, "migrate"))["migrations"] == []

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def members(node: ast.ClassDef) -> Iterator[str]:
             yield from (target.id for target in part.targets if isinstance(target, ast.Name))
 
 
+@cache
 def read_classes() -> dict[str, set[str]]:
     """Read every class of the code, with what it defines."""
     classes: dict[str, set[str]] = {}
@@ -58,14 +60,11 @@ def read_classes() -> dict[str, set[str]]:
     return classes
 
 
+@cache
 def read_words() -> set[str]:
     """Read every word of the code and the schema."""
     files = [*code_files(), *sorted(SOURCE.rglob("*.sql"))]
     return {word for path in files for word in _WORD.findall(path.read_text(encoding="utf-8"))}
-
-
-CLASSES = read_classes()
-WORDS = read_words()
 
 
 def code_names(text: str) -> list[str]:
@@ -86,8 +85,9 @@ def is_known(name: str) -> bool:
     if path := _PATH.fullmatch(name):
         return is_there(path[1], path[2])
     if found := _CLASS.fullmatch(name):
-        return found[1] in CLASSES and (found[2] is None or found[2] in CLASSES[found[1]])
-    return name in WORDS if _SNAKE_CASE.fullmatch(name) else True
+        classes = read_classes()
+        return found[1] in classes and (found[2] is None or found[2] in classes[found[1]])
+    return name in read_words() if _SNAKE_CASE.fullmatch(name) else True
 
 
 def packages() -> set[str]:

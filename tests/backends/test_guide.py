@@ -396,7 +396,7 @@ async def test_an_answer_streams_in_pieces_and_costs_nothing_that_is_known() -> 
     events = await Conversation().events("How do I add OpenRouter?")
     pieces = [event for event in events if isinstance(event, TextDelta)]
     assert len(pieces) > 5
-    assert events[len(pieces) :] == [UsageReported(Usage(cost_usd=Decimal(0))), Finished()]
+    assert events[len(pieces) :] == [UsageReported(Usage(0, 0, cost_usd=Decimal(0))), Finished()]
 
 
 @pytest.mark.parametrize("message", ["", " ", "\n\t", "\u200b", "🙂", "\x00", "\ud800", "-" * 100, "1", "🙂 " * 5000])

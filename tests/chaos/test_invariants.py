@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -148,7 +148,7 @@ class Trial:
             stored=rows.stored,
             audited=rows.audited,
             entries=rows.entries,
-            days=rows.days,
+            false_days=rows.false_days,
             asked=read_log(self.log),
             lives=self.lives,
             outages=self.outages,
@@ -324,6 +324,11 @@ async def bill_more(trial: Trial) -> None:
     await trial.connection.execute("UPDATE agentapi.turns SET cost_usd = cost_usd + 0.000000001")
 
 
+async def tell_another_bill(trial: Trial) -> None:
+    message = await trial.answered()
+    message.told[0] = replace(message.told[0], bill=(*usage_of(message.marker), 1))
+
+
 async def change_a_bill_silently(trial: Trial) -> None:
     await trial.answered()
     await trial.connection.execute("ALTER TABLE agentapi.turns DISABLE TRIGGER account_turn")
@@ -396,6 +401,7 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (bill_more, {"bill_not_the_providers"}),
     (change_a_bill_silently, {"ledger_not_bill"}),
     (forget_a_bill, {"bill_lost"}),
+    (tell_another_bill, {"told_another_bill"}),
     (log_an_error, {"unexpected_error"}),
     (outlast_a_wait, {"call_outlasted_wait"}),
     (refuse_in_a_200, {"refused_in_200"}),

@@ -171,8 +171,34 @@ def cut(draw: st.DrawFn, text: str) -> list[str]:
 def test_any_text_looks_the_same_however_it_is_cut(width: int, data: st.DataObject) -> None:
     text = data.draw(marked() | texts)
     whole = shown([text], width=width)[-1]
-    assert colourless(shown(list(text), width=width)[-1]) == colourless(whole)
-    assert colourless(shown(data.draw(cut(text)), width=width)[-1]) == colourless(whole)
+    assert shown(list(text), width=width)[-1] == whole
+    assert shown(data.draw(cut(text)), width=width)[-1] == whole
+
+
+CODE = [
+    "def W():\n",
+    '"""W\n',
+    "'W\n",
+    "# W\n",
+    "/* W\n",
+    "*/\n",
+    "\n",
+    "\tW = [1,\n",
+    "@W\n",
+    "`${W\n",
+    "<W>\n",
+    "}`\n",
+]
+
+
+@pytest.mark.parametrize("language", ["python", "js", "html", "c", "sh", "diff", "json", "rst", "nothing-known"])
+@given(data=st.data())
+def test_code_has_the_same_colours_however_it_is_cut(language: str, data: st.DataObject) -> None:
+    code = "".join(data.draw(st.lists(st.sampled_from(CODE), max_size=50)))
+    text = f"```{language}\n{code}" + data.draw(st.sampled_from(["", "```\n"]))
+    whole = shown([text])[-1]
+    assert shown(text.splitlines(keepends=True))[-1] == whole
+    assert shown(data.draw(cut(text)))[-1] == whole
 
 
 @pytest.mark.parametrize(
@@ -182,9 +208,21 @@ def test_the_end_of_a_line_is_one_wherever_it_is_cut(pieces: list[str]) -> None:
     assert shown(pieces, colours=None)[-1] == "a\n\nb\n"
 
 
-def colourless(text: str) -> str:
-    """Return what was written without the colours of code, of which the end may decide about the beginning."""
-    return re.sub(r"\x1b\[(?:\d+;)*[39][0-7]m([^\x1b]*)\x1b\[0m", r"\1", text)
+GREY = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:2|90)(?:;[0-9;]*)?m")
+
+
+@given(marked() | texts)
+def test_an_answer_has_nothing_in_the_grey_of_its_bill(text: str) -> None:
+    """A bill that an agent makes up, such as in the text of a picture, is told from the one of the program."""
+    assert not GREY.search(shown([text])[-1])
+
+
+def test_neither_a_comment_nor_a_picture_nor_an_address_is_grey() -> None:
+    text = "![0.1 s · $0.00]() [x](http://e.org)\n\n---\n\n```python\n# a comment\n\tx\n```\n\n~~~ wd\n~~~\n"
+    seen = shown([text])[-1]
+    assert not GREY.search(seen)
+    assert "\x1b[3m[0.1\x1b[0m" in seen
+    assert "\x1b[3m# a comment\x1b[0m" in seen
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

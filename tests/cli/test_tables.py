@@ -139,6 +139,7 @@ def test_a_terminal_gets_the_ends_of_ids_and_lines_of_its_width() -> None:
     assert row.split()[0] == "456789ab"
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert aligned(("ID",), [(ID,)], 80) == "ID\n456789ab"
+    assert aligned(("TARGET",), [(("turn", ID),)], 80) == "TARGET\nturn 456789ab"
 
 
 def test_headings_alone_fit_too() -> None:

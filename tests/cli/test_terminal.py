@@ -142,6 +142,10 @@ class HostileClient(ChatClient):
         return Page(())
 
     @override
+    async def session_id(self, turn_id: str) -> str:
+        return turn_id
+
+    @override
     async def transcript(self, session_id: str) -> str:
         return self.text
 

@@ -14,8 +14,8 @@ import pytest
 import agentapi_mcp
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.client import AgentClient, Answer, ConnectionLostError, RefusedError, Turn, TurnError
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import TurnOut
-from agentapi_mcp.settings import environment
 from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import Edge, open_edge
 from tests.support.edges import Served, mcp_application, serve_app
@@ -326,6 +326,12 @@ async def test_lists_are_read_to_their_end(edge_home: Path) -> None:
         models = await scene.agents.models("droid")
         assert {model.agent for model in models} == {"droid"}
         assert turn.session_id in [session.session_id for session in await scene.agents.sessions()]
+
+
+async def test_a_mistake_in_the_program_is_told_as_what_it_is() -> None:
+    with pytest.raises(TypeError):
+        async with agentapi_mcp.connect(env=7):  # type: ignore[arg-type]  # the mistake
+            pass
 
 
 async def test_a_server_that_is_not_there_is_told_in_words() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentapi_mcp.app.database import home_of
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.resident import environment
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.place import NoPlaceError, Place, endings, find_place, places, siblings, sweep

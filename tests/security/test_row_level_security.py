@@ -149,6 +149,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "TurnStore.find": lambda who: turns.find(who, turn_id),
         "TurnStore.get": lambda who: turns.get(who, turn_id),
         "TurnStore.recent": lambda who: turns.recent(who, 100),
+        "TurnStore.ids_like": lambda who: turns.ids_like(who, scene.running.id.hex[-8:], 10),
         "TurnStore.recent, open": lambda who: turns.recent(who, 100, only_open=True),
         "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
         "TurnStore.request_cancel": lambda who: turns.request_cancel(who, turn_id),

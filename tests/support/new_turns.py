@@ -26,6 +26,7 @@ def new_turn(
         backend="guide",
         model=None,
         model_row_id=None,
+        model_row_name=None,
         message=text,
         title=text,
         parameters=Parameters(),

@@ -1,5 +1,7 @@
 """The host of this process's backends, and the view of the server that the guide reads."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -9,13 +11,19 @@ from typing_extensions import override
 
 from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.core.backends.ports import BackendHost
-from agentapi_mcp.core.catalogue.health import PartHealth
-from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Session, Turn
-from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.usage.models import UsageQuery, UsageSums
+
+TYPE_CHECKING = False  # type checkers take it for true; a host that opens no services needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue.health import PartHealth
+    from agentapi_mcp.core.catalogue.models import AgentView
+    from agentapi_mcp.core.conversations.models import Session, Turn
+    from agentapi_mcp.core.identity.principals import Principal
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.core.usage import models
+else:
+    models = LazyModule("agentapi_mcp.core.usage.models")
 
 T = TypeVar("T")
 
@@ -81,10 +89,10 @@ class LiveServerView(ServerView):
         return tuple(turn for turn in turns if turn.status.is_final)[:limit]
 
     @override
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> UsageSums:
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> models.UsageSums:
         if self._services is None:
-            return UsageSums()
-        return (await self._services.usage.report(principal, UsageQuery(since=since, until=until))).total
+            return models.UsageSums()
+        return (await self._services.usage.report(principal, models.UsageQuery(since=since, until=until))).total
 
     @override
     async def sessions(self, principal: Principal, limit: int) -> tuple[Session, ...]:

@@ -13,7 +13,8 @@ from typing import IO
 
 from agentapi_mcp.app.archives import check_place
 from agentapi_mcp.app.backup_files import Backup, BackupWriter, Manifest, TableEntry, new_backup, open_backup
-from agentapi_mcp.app.database import Owner, database_owner, embedded_postgres, home_of
+from agentapi_mcp.app.database import Owner, database_owner, embedded_postgres
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.app.homes import refuse_users
 from agentapi_mcp.app.master_keys import master_key_source
 from agentapi_mcp.app.restored_files import ConfigFile, KeysFile, check_new

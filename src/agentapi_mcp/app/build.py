@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from agentapi_mcp.app.database import home_of, open_store, pool_size
+from agentapi_mcp.app.database import open_store, pool_size
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.app.master_keys import master_key_source
 from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names

@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from agentapi_mcp.app.build import find_operator
-from agentapi_mcp.app.database import home_of, open_unchanged_store
+from agentapi_mcp.app.database import open_unchanged_store
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.app.providers import declared_agents
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.core.conversations.models import Session

@@ -7,16 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.faults import POOLER
 from agentapi_mcp.stores.postgres.schema_state import is_current
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
-from agentapi_mcp.stores.postgres.server.paths import default_home
 from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
 
 APP_LOGIN = "agentapi_app"
@@ -28,11 +27,6 @@ _NOT_READY = (
     "The database is not ready for this program. {variable} names it: if it is the one that you mean, run "
     "`{command}` once."
 )
-
-
-def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """Return the directory of this user's data and configuration."""
-    return default_home(environ) if settings.home is None else settings.home
 
 
 def migrate_command(settings: Settings) -> str:

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from agentapi_mcp.app.backend_host import ProcessBackendHost
 from agentapi_mcp.app.build import LazyFlows, build_backend, find_operator, open_sealer
-from agentapi_mcp.app.database import embedded_postgres, home_of, open_unchanged_store
+from agentapi_mcp.app.database import embedded_postgres, open_unchanged_store
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.app.stranger import check_resource, has_unknown_proxy
 from agentapi_mcp.auth.fetching import FetchError

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentapi_mcp.app.database import embedded_postgres, home_of
+from agentapi_mcp.app.database import embedded_postgres
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.base.errors import StoreError, StoreUnavailableError
 from agentapi_mcp.base.home_names import (
     CHAT_HISTORY,

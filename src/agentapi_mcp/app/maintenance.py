@@ -1,10 +1,9 @@
-"""Maintenance by the operator: migrations, audit log pruning, and new master keys."""
+"""Maintenance by the operator: migrations, and audit log pruning."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from agentapi_mcp.app.database import Owner, database_owner
-from agentapi_mcp.auth import master_keys
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.audit import prune_audit
 from agentapi_mcp.stores.postgres.migrate import (
@@ -18,11 +17,6 @@ from agentapi_mcp.stores.postgres.migrate import (
     run_preview,
     status,
 )
-
-
-def new_master_key() -> str:
-    """Generate a master key in the format of AGENTAPI_MASTER_KEY."""
-    return master_keys.new_master_key()
 
 
 async def other_tables(settings: Settings, environ: Mapping[str, str]) -> OtherTables | None:

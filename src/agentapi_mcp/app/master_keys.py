@@ -1,7 +1,18 @@
-"""Where the settings say that the master keys are."""
+"""Where the settings say that the master keys are, and new ones."""
 
+from __future__ import annotations
+
+from agentapi_mcp.auth import master_keys
 from agentapi_mcp.auth.master_keys import MasterKeySource
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; a new key needs no settings
+if TYPE_CHECKING:
+    from agentapi_mcp.settings import Settings
+
+
+def new_master_key() -> str:
+    """Generate a master key in the format of AGENTAPI_MASTER_KEY."""
+    return master_keys.new_master_key()
 
 
 def master_key_source(settings: Settings) -> MasterKeySource | None:

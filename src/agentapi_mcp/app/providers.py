@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from agentapi_mcp.app.backend_host import ProcessBackendHost
-from agentapi_mcp.app.build import build_backend
-from agentapi_mcp.app.database import home_of
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.backends.registry import create, lists_models, names
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import ConfigurationError
@@ -82,7 +81,8 @@ async def check_agent(text: str, name: str, environ: Mapping[str, str], *, tries
     """
     declared = agents_of(text, environ, called="The new agent")
     async with _open_host(environ) as host:
-        backend = build_backend(host, next(agent for agent in declared if agent.name == name))
+        agent = next(agent for agent in declared if agent.name == name)
+        backend = create(agent.backend, agent.options, host)
         try:
             return await backend.check() if tries else HealthCheck(status=HealthStatus.UNKNOWN)
         finally:

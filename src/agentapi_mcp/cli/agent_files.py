@@ -32,7 +32,8 @@ from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey, Provider
 from agentapi_mcp.cli.questions import ask, ask_secret, choose, confirm
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.backends.models import HealthStatus, OfferedModel
-from agentapi_mcp.settings import Settings, environment, load_settings
+from agentapi_mcp.environ import environment
+from agentapi_mcp.settings import Settings, load_settings
 
 _LOOK = 2.0  # seconds that a server of this machine may take to list its models
 _SILENT = frozenset[BackendFault](

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import sys
-import tempfile
 import tomllib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -12,9 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli import jsonc
 from agentapi_mcp.cli.config_secrets import secrets_held
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient, env_of, is_ours
+
+TYPE_CHECKING = False  # type checkers take it for true; it is slow to import, and needed where a file is written
+if TYPE_CHECKING:
+    import tempfile
+else:
+    tempfile = LazyModule("tempfile")
 
 # `_locked` returns before it is needed on Windows, where it is not.
 # pyright: reportPossiblyUnboundVariable=false

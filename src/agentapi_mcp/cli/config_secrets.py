@@ -1,6 +1,5 @@
 """Secrets in the files of MCP clients: which values are some, and texts without them."""
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +8,14 @@ from pathlib import Path
 from typing import TypeGuard
 
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.mcp_clients import Entry, env_of
+
+TYPE_CHECKING = False  # type checkers take it for true; it is slow to import, and needed where a file changes
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = LazyModule("difflib")
 
 HIDDEN = "[hidden]"
 # Hiding a shorter one would garble every text.

@@ -12,6 +12,7 @@ from typing import cast
 import click
 
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, InvalidRequestError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.config_files import (
     PATH_VARIABLES,
@@ -33,7 +34,13 @@ from agentapi_mcp.cli.outputs import FAILED, explain, print_json
 from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.start_commands import StartCommand, start_command
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.settings import BARE_NAMES, Settings, environment, platform, with_tool_prefix, with_toolsets
+from agentapi_mcp.environ import environment, platform
+
+TYPE_CHECKING = False  # type checkers take it for true; most runs need none of the settings, which are slow to import
+if TYPE_CHECKING:
+    from agentapi_mcp import settings
+else:
+    settings = LazyModule("agentapi_mcp.settings")
 
 _WOULD_CHANGE = "would change"
 _ATTEMPTS = 5
@@ -306,7 +313,7 @@ def _notes(config: ConfigFile, name: str, handed_on: Mapping[str, str], environ:
     notes += [
         f"Over stdio, the server does not read {each}: set AGENTAPI_{each}, and say --env AGENTAPI_{each}."
         for each in client.handed_on(entry)
-        if each in BARE_NAMES
+        if each in settings.BARE_NAMES
     ]
     omitted = [each for each in _related_variables(environ) if each not in client.handed_on(entry)]
     if omitted:
@@ -495,9 +502,12 @@ def _server_options(options: ConnectOptions) -> dict[str, str]:
     Raises:
         ConfigurationError: a toolset does not exist, or the prefix is malformed.
     """
-    with_tool_prefix(with_toolsets(Settings.model_construct(), options.toolsets), options.tool_prefix)
-    given = zip(SERVER_OPTIONS, (options.toolsets, options.tool_prefix), strict=True)
-    return {name: value for name, value in given if value is not None}
+    values = zip(SERVER_OPTIONS, (options.toolsets, options.tool_prefix), strict=True)
+    given = {name: value for name, value in values if value is not None}
+    if given:
+        chosen = settings.with_toolsets(settings.Settings.model_construct(), options.toolsets)
+        settings.with_tool_prefix(chosen, options.tool_prefix)
+    return given
 
 
 def _handed_on(names: Sequence[str], environ: Mapping[str, str], *, is_shown: bool) -> dict[str, str]:

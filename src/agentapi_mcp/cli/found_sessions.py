@@ -1,11 +1,19 @@
 """Finding a session by the beginning or the end of its id, and reading all of it."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.ids import SESSION, check_part, find_id, whole_id
-from agentapi_mcp.core.conversations.sessions import Transcript
-from agentapi_mcp.core.services import Services
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.conversations import sessions
+    from agentapi_mcp.core.services import Services
+else:
+    sessions = LazyModule("agentapi_mcp.core.conversations.sessions")
 
 
 async def find_session(read: Callable[[str | None], Awaitable[Page[str]]], text: str) -> str:
@@ -28,10 +36,10 @@ async def session_ids(services: Services, cursor: str | None) -> Page[str]:
     return Page(tuple(str(session.id) for session in page.items), page.next_cursor)
 
 
-async def whole_transcript(services: Services, session_id: str) -> Transcript:
+async def whole_transcript(services: Services, session_id: str) -> sessions.Transcript:
     """Read a whole transcript, page by page."""
     transcript = await services.sessions.transcript(services.principal, session_id)
     while transcript.older is not None:
         part = await services.sessions.transcript(services.principal, session_id, cursor=transcript.older)
-        transcript = Transcript(transcript.session, (*part.messages, *transcript.messages), part.older)
+        transcript = sessions.Transcript(transcript.session, (*part.messages, *transcript.messages), part.older)
     return transcript

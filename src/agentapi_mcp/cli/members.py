@@ -1,7 +1,12 @@
 """Finding a member of the organisation by e-mail, or by the beginning or the end of the id."""
 
+from __future__ import annotations
+
 from agentapi_mcp.cli.ids import MEMBER, find_id, whole_id
-from agentapi_mcp.core.services import Services
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.services import Services
 
 
 async def member_id(services: Services, which: str) -> str:

@@ -15,7 +15,8 @@ from agentapi_mcp.cli.outputs import print_json
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.backends.models import OfferedModel
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
-from agentapi_mcp.settings import environment, load_settings
+from agentapi_mcp.environ import environment
+from agentapi_mcp.settings import load_settings
 
 _MOST_NEW = 500
 

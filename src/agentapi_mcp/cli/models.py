@@ -1,6 +1,10 @@
 """A model as a row of a table."""
 
-from agentapi_mcp.core.catalogue.models import ModelView
+from __future__ import annotations
+
+TYPE_CHECKING = False  # type checkers take it for true
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue.models import ModelView
 
 MODEL_COLUMNS = ("MODEL", "PROVIDER", "CONTEXT (TOKENS)", "IN ($ PER 1M)", "OUT ($ PER 1M)")
 

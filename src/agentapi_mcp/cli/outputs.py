@@ -1,6 +1,7 @@
 """Run commands and print: results on stdout, errors on stderr, exit statuses from one table."""
 
-import asyncio
+from __future__ import annotations
+
 import json
 import logging
 import sys
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import click
 
+from agentapi_mcp import __version__
 from agentapi_mcp.base import log_context
 from agentapi_mcp.base.errors import (
     AgentApiError,
@@ -25,15 +27,23 @@ from agentapi_mcp.base.errors import (
     sentences,
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.visible import replace_invisible
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.tables import laid_out
 from agentapi_mcp.cli.terminal import OutputError, output_width, print_err, print_out, prints_unicode, visible
-from agentapi_mcp.core.audit.models import AuditTarget
-from agentapi_mcp.core.services import Services
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.errors import ErrorWords, explain_error
-from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of a command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.settings import Settings
+else:
+    asyncio = LazyModule("asyncio")
 
 _log = logging.getLogger(__name__)
 FAILED = 1
@@ -90,9 +100,8 @@ def run(
     overrides = {name: value for name, value in (("user_id", user_id), ("org_id", org_id)) if value is not None}
 
     async def opened() -> None:
-        settings = load_settings().model_copy(update=overrides)
-        configure_logs(settings.log_level)
-        log_context.client.set(f"agentapi-mcp {VERSION}, a command")
+        settings = read_settings().model_copy(update=overrides)
+        log_context.client.set(f"agentapi-mcp {__version__}, a command")
         log_context.client_program.set("agentapi-mcp")
         startup = import_module("agentapi_mcp.app.startup")  # slow to import, and some commands open nothing
         async with startup.open_app(settings, environment()) as app:
@@ -101,7 +110,8 @@ def run(
                 await work(services, settings)
             except PermissionDeniedError as exc:
                 # Commands record denials as the edges do, since each is a way in.
-                await services.audit.denied(services.principal, exc, AuditTarget("command", _command()))
+                target = import_module("agentapi_mcp.core.audit.models").AuditTarget("command", _command())
+                await services.audit.denied(services.principal, exc, target)
                 raise
 
     guarded(opened)
@@ -174,7 +184,8 @@ def error_fields(error: AgentApiError) -> dict[str, object]:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows below headings: aligned to fit a terminal, and in a pipe whole, with tabs between the cells.
 
-    An id is a `UUID`, of which a terminal has the end. Where there is no row, nothing is printed.
+    An id is a `UUID`, of which a terminal has the end; a tuple is a cell of several parts. Where there is no row,
+    nothing is printed.
     """
     if not rows:
         return
@@ -198,6 +209,8 @@ def _cells(rows: Sequence[Sequence[object]], shown: Callable[[UUID], str]) -> li
 def _text(cell: object, shown: Callable[[UUID], str]) -> str:
     if isinstance(cell, UUID):
         return shown(cell)
+    if isinstance(cell, tuple):
+        return " ".join(_text(part, shown) for part in cell)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return "" if cell is None else str(cell)
 
 

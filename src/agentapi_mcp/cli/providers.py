@@ -1,9 +1,13 @@
 """The providers that `agents add` knows: where each is, which variable holds its key, and where it is documented."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import SecretStr
+TYPE_CHECKING = False  # type checkers take it for true
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

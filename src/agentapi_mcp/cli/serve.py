@@ -34,15 +34,8 @@ from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.pages import key_pages_mount
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.edges.mcp.transports.http import mcp_mount
-from agentapi_mcp.settings import (
-    VERSION,
-    Settings,
-    environment,
-    for_serving,
-    load_settings,
-    with_tool_prefix,
-    with_toolsets,
-)
+from agentapi_mcp.environ import environment
+from agentapi_mcp.settings import VERSION, Settings, for_serving, load_settings, with_tool_prefix, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
 from agentapi_mcp.web.certificates import Certificate, open_certificate

@@ -1,12 +1,19 @@
 """Signals that end a command: the work is unwound first, so that nothing of it is left half done."""
 
-import asyncio
 import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import click
+
+from agentapi_mcp.base.lazy import LazyModule
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = LazyModule("asyncio")
 
 _OF_SIGNALS = 128  # what shells add to the number of the signal that ended a program
 

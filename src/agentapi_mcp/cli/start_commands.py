@@ -7,11 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import as_object, as_text, load_json
+from agentapi_mcp.base.lazy import LazyModule
+
+TYPE_CHECKING = False  # type checkers take it for true; it is slow to import, and needed for one kind of start
+if TYPE_CHECKING:
+    from importlib import metadata
+else:
+    metadata = LazyModule("importlib.metadata")
 
 _NAME = "agentapi-mcp"
 
@@ -72,8 +78,8 @@ def _is_program(path: Path) -> bool:
 def _install_source() -> str | None:
     """Return the directory or URL of an installation that did not come from a package index (PEP 610)."""
     try:
-        direct_url = distribution(_NAME).read_text("direct_url.json")
-    except PackageNotFoundError:
+        direct_url = metadata.distribution(_NAME).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
         return None
     url = as_text(as_object(load_json(direct_url)).get("url")) if direct_url else None
     return url.removeprefix("file://") if url else None

@@ -15,15 +15,8 @@ from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.front.thread import FrontThread
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
-from agentapi_mcp.settings import (
-    BARE_NAMES,
-    Settings,
-    environment,
-    for_stdio,
-    load_settings,
-    with_tool_prefix,
-    with_toolsets,
-)
+from agentapi_mcp.environ import environment
+from agentapi_mcp.settings import BARE_NAMES, Settings, for_stdio, load_settings, with_tool_prefix, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp_types import Implementation, TextContent
 
+from agentapi_mcp import __version__
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.json_values import as_list, as_object, is_object
@@ -21,7 +22,7 @@ from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.cli.config_secrets import hide
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient, words_of
 from agentapi_mcp.core.clients.models import TRIAL
-from agentapi_mcp.settings import VERSION, platform
+from agentapi_mcp.environ import platform
 
 _LISTING = "list_agents"
 _TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
@@ -69,7 +70,7 @@ async def _probe(
     client: McpClient, parameters: StdioServerParameters, log: TextIO, environ: Mapping[str, str]
 ) -> tuple[bool, str]:
     """Return whether the server works, with its tools and usable agents, or its error."""
-    info = Implementation(name=f"{TRIAL} ({client.title})", version=VERSION)
+    info = Implementation(name=f"{TRIAL} ({client.title})", version=__version__)
     async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
         tools = (await session.list_tools()).tools
         # Its name has the server's prefix, and other toolsets than the usual one have no such tool.

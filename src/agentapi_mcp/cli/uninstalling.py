@@ -12,17 +12,18 @@ from agentapi_mcp.app.homes import Left, Part
 from agentapi_mcp.base.errors import ConfigurationError, ConflictError, StoreUnavailableError
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.config_files import backups_of, read_config
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.connecting import ConnectOptions, disconnect
 from agentapi_mcp.cli.consent import ask, size
 from agentapi_mcp.cli.known_clients import NAMES, find_client
 from agentapi_mcp.cli.mcp_clients import env_of, is_ours
 from agentapi_mcp.cli.outputs import error_fields, fail, print_json
 from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.environ import environment, platform
 from agentapi_mcp.resident.control import find_servers, stop
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.place import run_of
-from agentapi_mcp.settings import Settings, environment, load_settings, platform
-from agentapi_mcp.telemetry import configure_logs
+from agentapi_mcp.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,7 @@ async def uninstall(*, yes: bool, as_json: bool) -> None:
         StoreBusyError: the database is in use.
         StoreUnavailableError: something cannot be removed; before anything is, or the rest is gone.
     """
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    settings = read_settings()
     environ = environment()
     entries, parts = _entries(settings, environ), homes.parts(settings, environ)
     servers = find_servers(environ)

@@ -19,16 +19,18 @@ from typing_extensions import Unpack
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.client.answers import Answer
-from agentapi_mcp.client.errors import ClientError, ConnectionLostError
+from agentapi_mcp.client.errors import ConnectionLostError
 from agentapi_mcp.client.refusals import Refusals
 from agentapi_mcp.client.wire import Wire
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, SessionOut
 from agentapi_mcp.presentation.output_model import OutputModel
 from agentapi_mcp.presentation.usage import UsageOut
-from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
+from agentapi_mcp.settings import VERSION, with_prefixed_names
 
 OutT = TypeVar("OutT", bound=OutputModel)
 # The server writes something every 15 s while a call runs.
+_MISTAKES = (TypeError, AttributeError, NameError, AssertionError, ImportError)  # of a program, not of a network
 _TIMEOUT = httpx2.Timeout(30, read=60)
 
 
@@ -201,11 +203,13 @@ async def _first(opened: Awaitable[Client], url: str | None, wire: Wire) -> Clie
         raise _unopened(exc, url, wire) from exc
 
 
-def _unopened(exc: Exception, url: str | None, wire: Wire) -> ClientError:
+def _unopened(exc: Exception, url: str | None, wire: Wire) -> Exception:
     """Say why there is no connection: the SDK raises the reason within groups of exceptions."""
     reason = innermost(exc)
+    if isinstance(reason, _MISTAKES):
+        return reason
     if isinstance(reason, MCPError) and reason.error.code != CONNECTION_CLOSED:
         return wire.told(reason)
     if url is None:
         return ConnectionLostError("The server does not start: `agentapi-mcp doctor` says why.")
-    return ConnectionLostError(f"The server at {url} cannot be reached: {reason}")
+    return ConnectionLostError(f"The server at {url} cannot be reached: {str(reason) or type(reason).__name__}")

@@ -38,7 +38,7 @@ def describe_usage(numbers: OrganizationNumbersOut) -> str:
     """Describe tokens and cost; what is unknown is called so, and is never zero."""
     into, out = numbers.input_tokens, numbers.output_tokens
     tokens = None if into is None or out is None else f"{number_of(into, 'token')} in, {out:,} out"
-    cost = None if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}"
+    cost = None if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}" if numbers.cost_usd else "$0"
     return f"{_sum('tokens', tokens, numbers.unknown_tokens)}; {_sum('cost', cost, numbers.unknown_costs)}"
 
 

@@ -7,6 +7,7 @@ are meant to err upwards; a text of random letters between blanks is the one kin
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,13 @@ _KINDS = (
     _Kind("[\u2000-\u2fff]{1,16}", 0.0, 1.5),
     _Kind("(?s:.)", 0.0, 3.0),
 )
-_PIECES = re.compile("|".join(f"({kind.pattern})" for kind in _KINDS))
 _WEIGHTS = ((0.0, 0.0), *((kind.piece, kind.character) for kind in _KINDS))
+
+
+@cache
+def _pieces() -> re.Pattern[str]:
+    # Compiled when a text is first estimated: that takes 5 ms, and most commands estimate none.
+    return re.compile("|".join(f"({kind.pattern})" for kind in _KINDS))
 
 
 def estimate_tokens(text: str) -> int:
@@ -65,7 +71,7 @@ def fitting(text: str, most: int) -> int:
 def _costs(text: str) -> Iterator[tuple[float, int]]:
     """Return for each piece its tokens, and where it begins."""
     start = 0
-    for match in _PIECES.finditer(text):
+    for match in _pieces().finditer(text):
         piece, character = _WEIGHTS[match.lastindex or 0]
         end = match.end()
         yield piece + character * (end - start), start

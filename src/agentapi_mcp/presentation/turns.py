@@ -49,7 +49,7 @@ def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_droppe
     parts = [agent if bill.model_used is None else f"{agent} ({quoted(bill.model_used)})"]
     if status is not TurnStatus.COMPLETED:
         parts.append(status.replace("_", " "))
-    if usage.input_tokens is not None or usage.output_tokens is not None:
+    if usage.input_tokens or usage.output_tokens:  # without a model there are none, and nothing to say
         parts.append(f"{_tokens(usage.input_tokens)} in, {_count(usage.output_tokens)} out")
     parts.append(_cost(usage.cost_usd, bill.cost_source))
     if bill.latency is not None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from agentapi_mcp.app.database import home_of
+from agentapi_mcp.app.home import home_of
 from agentapi_mcp.app.mcp_options import mcp_options
 from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.base.clock import Clock, SystemClock
@@ -23,11 +23,12 @@ from agentapi_mcp.base.concurrency import first_of, guarded
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.preparation import leave_out_what_stays
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.resident.connections import BridgeConnection, count_requests
 from agentapi_mcp.resident.place import Place, siblings, sweep, trim
 from agentapi_mcp.resident.protocol import NUMBER, Hello, ok
-from agentapi_mcp.settings import BARE_NAMES, VERSION, Settings, environment, for_stdio, load_settings, with_toolsets
+from agentapi_mcp.settings import BARE_NAMES, VERSION, Settings, for_stdio, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)

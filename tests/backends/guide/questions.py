@@ -2,6 +2,44 @@
 
 # As people type it: short, misspelt, and with other words than the pages have.
 ANSWERED_BY = {
+    "docs/how-to/serve.md#serve-a-team-with-tokens": [
+        "how do I give my teammate access to my agents?",
+    ],
+    "docs/index.md#who-makes-it-and-the-licence": [
+        "who made this",
+        "who wrote this program and is it actively maintained?",
+        "what license is it under",
+        "license?",
+        "can I use it commercially",
+    ],
+    "docs/getting-started.md#what-has-changed": [
+        "what changed lately",
+        "show me the changelog",
+        "release notes",
+        "what's new?",
+    ],
+    "docs/how-to/sign-in.md#sign-out": [
+        "how do i log out",
+        "sign out of the http server",
+        "logout",
+        "how do I log off?",
+    ],
+    "docs/how-to/organization.md#work-in-another-organisation": [
+        "switch organization",
+        "I am in two organisations, which one pays?",
+        "how do I change to another org",
+    ],
+    "docs/what-it-does-not-do.md#themes": [
+        "dark mode",
+        "can I change the colors of the terminal",
+        "how do I set a theme",
+    ],
+    "docs/turns.md#watching-an-answer-from-elsewhere": [
+        "can I watch a running answer from another client?",
+        "I closed the terminal while it was answering, how do I see the rest?",
+        "follow an answer in another window",
+        "see the answer on another device",
+    ],
     "docs/agents.md#what-the-status-says": [
         "what does degraded mean",
     ],
@@ -36,6 +74,7 @@ ANSWERED_BY = {
     "docs/commands.md#models": [
         "how do I update the list of models",
         "show me how to refresh the model list",
+        "how do I know the price before I ask?",
     ],
     "docs/commands.md#chat": [
         "run it in CI",
@@ -88,7 +127,6 @@ ANSWERED_BY = {
         "does it cost extra",
         "is there a free trial",
         "which models are free",
-        "license?",
         "is there something free?",
         "is it free",
         "what does it cost to use this program",
@@ -258,6 +296,7 @@ ANSWERED_BY = {
     ],
     "docs/how-to/deploy.md#with-systemd": [
         "systemd unit",
+        "how do I run it at startup of my machine?",
     ],
     "docs/how-to/organization.md": [
         "multi tenant",
@@ -277,6 +316,8 @@ ANSWERED_BY = {
         "how do I restrict models for my team?",
         "forbid gpt-4 for my team",
         "default model for everyone",
+        "how do I limit who may use expensive models?",
+        "how do I restrict which models people can use",
     ],
     "docs/how-to/own-keys.md#add-a-key": [
         "can each user bring their own key",
@@ -379,6 +420,7 @@ ANSWERED_BY = {
         "where is my openai key kept, and is it encrypted?",
         "where does my api key go",
         "are my api keys safe?",
+        "does it keep my API key in plain text?",
     ],
     "docs/security.md#what-an-agent-can-do-on-your-machine": [
         "can it read my files",
@@ -520,11 +562,14 @@ ANSWERED_BY = {
         "how do I use a different model for one question",
         "can I switch models in the middle of a conversation?",
         "switch model mid conversation",
+        "can I use Claude and GPT in one conversation?",
+        "how can I compare answers of two models?",
     ],
     "docs/turns.md#parameters-of-one-turn": [
         "how do I set the temperature",
         "temperature",
         "system prompt",
+        "how do I make the answers shorter?",
     ],
     "docs/turns.md#sending-the-same-message-twice": [
         "what happens if two replicas get the same message at once",

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,30 @@ async def test_what_it_does_not_do_is_answered_by_no(ask: str, section: Section)
         assert (await answer(ask)).startswith("**What it does not do**")
         return
     assert re.match(r"(No|Not yet)\. [A-Z]", await answer(ask))
+
+
+async def test_no_section_is_shown_in_place_of_a_better_one_that_does_not_fit() -> None:
+    words = [
+        "print",
+        "rename",
+        "search",
+        "script",
+        "bill",
+        "table",
+        "row",
+        "column",
+        "turn",
+        "team",
+        "colleague",
+        "project",
+    ]
+    wrong: list[tuple[str, list[str], str]] = []
+    for verb, thing in permutations(words, 2):
+        question = f"can I {verb} the {thing} of my project?"
+        shown = SOURCE.findall(await answer(question))[:1]
+        if shown not in ([], [best(question)]):
+            wrong.append((question, shown, best(question)))
+    assert wrong == []
 
 
 async def test_a_plain_no_is_never_said_after_another_answer() -> None:

@@ -83,10 +83,39 @@ async def test_a_model_of_several_agents_is_lent_by_the_one_that_is_named_and_by
         assert f"{choice.writer.agent}/{choice.writer.model}" == given
     with pytest.raises(InvalidRequestError, match="Several agents have a model 's': name one of one/s, two/s"):
         await both.agents.resolve(agent="guide", model="s")
-    choice = await both.agents.resolve(agent="guide", session_model="s")  # the session does not know whose it was
+    for agreed in ("one/s", "two/s"):
+        choice = await both.agents.resolve(agent="guide", session_model=agreed)
+        assert choice.writer is not None
+        assert f"{choice.writer.agent}/{choice.writer.model}" == choice.model_name == agreed
+
+
+@pytest.mark.parametrize(
+    ("agreed", "lacks"),
+    [
+        # The id of a model of stops is vendor/s, which an agent of that name could have had as well.
+        ("vendor/s", "There is no agent vendor that you may use any more. "),
+        ("gone/s", "There is no agent gone that you may use any more. "),
+        ("bills_on/s", "The agent bills_on has no model 's' that you may use any more. "),
+        ("guide/s", "There is no agent guide that you may use any more. "),
+    ],
+)
+async def test_what_a_session_agreed_on_is_lent_by_no_other_agent_and_the_words_say_what_to_do(
+    agreed: str, lacks: str
+) -> None:
+    mine = Preferences(agents={"guide": AgentPreferences(model="b")})
+    choice = await scene("stops/s").agents.resolve(agent="guide", session_model=agreed, preferences=mine)
     assert choice.writer is not None
-    assert (choice.model, choice.writer.run) == (None, None)
-    assert "name one of one/s, two/s" in choice.writer.lacks
+    assert (choice.model, choice.lender, choice.key, choice.writer.run) == (None, None, None, None)
+    assert choice.writer.lacks.startswith(lacks)
+    assert choice.writer.lacks.endswith("name another model, as AGENT/MODEL, or off to go on without.")
+    assert choice.model_name == agreed  # so that the next turn of the session is told as well
+
+
+async def test_who_switches_it_off_is_answered_without_a_model_until_another_is_named() -> None:
+    mine = Preferences(agents={"guide": AgentPreferences(model="b")})
+    for given in ({"model": "off", "session_model": "stops/s"}, {"session_model": "off"}):
+        choice = await scene("stops/s").agents.resolve(agent="guide", preferences=mine, **given)  # type: ignore[arg-type]  # as the test says
+        assert (choice.model, choice.lender, choice.writer, choice.model_name) == (None, None, None, "off")
 
 
 async def test_the_call_goes_before_the_session_the_preference_and_the_file() -> None:
@@ -98,8 +127,8 @@ async def test_the_call_goes_before_the_session_the_preference_and_the_file() ->
 
     assert await lender(scene("stops/s")) == "stops"
     assert await lender(scene("stops/s"), preferences=mine) == "bills_on"
-    assert await lender(scene(), preferences=mine, session_model="s") == "stops"
-    assert await lender(scene(), preferences=mine, session_model="s", model="b") == "bills_on"
+    assert await lender(scene(), preferences=mine, session_model="stops/s") == "stops"
+    assert await lender(scene(), preferences=mine, session_model="stops/s", model="b") == "bills_on"
 
 
 async def test_what_it_bills_is_stopped_as_the_lender_can_and_never_asked_again_by_itself() -> None:
@@ -160,8 +189,8 @@ async def test_what_only_the_operator_named_no_key_of_a_user_pays(database: Data
         return (await taking().agents.resolve(agent="guide", means=means, **given)).key_source  # type: ignore[arg-type]  # as the test says
 
     assert await payer() is KeySource.SERVER
-    assert await payer(session_model="m") is KeySource.SERVER  # as the turn before left it
-    for agreed in ({"model": "m"}, {"preferences": mine}, {"session_model": "n"}):
+    assert await payer(session_model="takes/m") is KeySource.SERVER  # as the turn before left it
+    for agreed in ({"model": "m"}, {"preferences": mine}, {"session_model": "takes/n"}):
         assert await payer(**agreed) is KeySource.USER
 
 
@@ -171,6 +200,6 @@ async def test_where_the_server_has_no_key_only_a_user_who_agreed_pays(database:
     assert unasked.writer is not None
     assert (unasked.writer.run, unasked.key) == (None, None)
     assert NO_KEY in unasked.writer.lacks
-    for agreed in ({"model": "m"}, {"session_model": "m"}):
+    for agreed in ({"model": "m"}, {"session_model": "takes/m"}):
         choice = await taking(key=False).agents.resolve(agent="guide", means=means, **agreed)  # type: ignore[arg-type]  # as the test says
         assert choice.key_source is KeySource.USER

@@ -54,14 +54,13 @@ async def test_a_mark_that_is_on_its_way_when_the_process_ends_is_written_by_the
     assert await is_noted(world, turn)
 
 
-async def test_a_mark_that_the_database_did_not_take_is_written_with_the_next(world: World) -> None:
+async def test_a_mark_that_the_database_did_not_take_is_written_again_although_no_other_comes(world: World) -> None:
     wire, url = await world.wire()
     server = await world.program(url)
     first = await server.turns.chat(server.principal, asks(), wait=LONG)
     wire.break_at("mark_delivered", Break.BEFORE)
     server.turns.delivered(first)
     await asyncio.wait_for(wire.has_broken.wait(), 30)
-    await world.answered(server, asks())
     assert await is_noted(world, first)
 
 

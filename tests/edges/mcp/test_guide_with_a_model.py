@@ -1,6 +1,9 @@
 """The guide with a model that the user named: it writes from the pages, cites them, and is on the bill."""
 
 import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -8,8 +11,12 @@ from typing import cast
 import pytest
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.errors import ConflictError
+from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.backends.ports import Capability
+from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps
@@ -41,7 +48,7 @@ async def test_a_model_that_is_named_writes_and_is_on_the_bill(named: str, edge_
         reply = str(turn["reply"])
         assert reply.startswith("w0 w1 w2 w3 w4 w5 w6")
         assert reply.endswith("gpt-4o of droid wrote this from these pages; it can be wrong.")
-        assert (turn["agent"], turn["model"], turn["model_used"]) == ("guide", "gpt-4o", "openai/gpt-4o-001")
+        assert (turn["agent"], turn["model"], turn["model_used"]) == ("guide", "droid/gpt-4o", "openai/gpt-4o-001")
         assert (turn["cost_usd"], turn["cost_source"]) == (0.00014, "provider")
         assert cast("dict[str, object]", turn["usage"])["input_tokens"] == 11
         [body] = asked_bodies(edge)
@@ -180,18 +187,110 @@ async def test_the_operator_agrees_for_all_in_the_file(edge_home: Path, tmp_path
             request = ChatRequest(message=ASK, agent="guide", new=True)
             turn = await services.turns.chat(services.principal, request, wait=timedelta(seconds=30))
             listed = await services.agents.get(services.principal, "guide")
-        assert (turn.model, turn.bill.model_used) == ("gpt-4o", "openai/gpt-4o-001")
+        assert (turn.model, turn.bill.model_used) == ("droid/gpt-4o", "openai/gpt-4o-001")
         assert listed.default_model == "droid/gpt-4o"
 
 
-async def test_a_session_keeps_the_model_that_was_named_in_it(edge_home: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Lenders:
+    """Two processes on one home, whose agents have models of the same name."""
+
+    services: tuple[Services, Services]
+    peers: Mapping[str, OpenAIPeer]
+
+    async def chat(self, message: str, *, by: int = 0, **given: str | bool) -> Turn:
+        """Ask the guide through one of the processes."""
+        services = self.services[by]
+        request = ChatRequest(message=message, agent="guide", **given)  # type: ignore[arg-type]  # as the test says
+        return await services.turns.chat(services.principal, request, wait=timedelta(seconds=60))
+
+    def asked(self) -> dict[str, int]:
+        """Count the answers that each agent was asked for."""
+        return {
+            name: sum(each.path.endswith("/chat/completions") for each in peer.exchanges)
+            for name, peer in self.peers.items()
+        }
+
+
+@asynccontextmanager
+async def lenders(home: Path, folder: Path, *names: str) -> AsyncGenerator[Lenders]:
+    """Open two processes with these agents, each at a provider of its own, and the guide."""
+    async with AsyncExitStack() as stack:
+        peers = {name: await stack.enter_async_context(OpenAIPeer()) for name in names}
+        blocks = [
+            f"""
+            [agents.{name}]
+            backend = "openai"
+            [agents.{name}.options]
+            base_url = "{peer.openrouter_url}"
+            [[agents.{name}.models]]
+            name = "gpt-4o"
+            model_id = "openai/gpt-4o"
+            provider = "here"
+            """
+            for name, peer in peers.items()
+        ]
+        file = folder / f"{len(names)}.toml"
+        file.write_text("\n".join(['[agents.guide]\nbackend = "guide"', *blocks]))
+        settings = Settings(home=home, config=file, postgres_linger_seconds=20)
+        apps = [await stack.enter_async_context(open_app(settings, {})) for _ in range(2)]
+        first, second = [await app.services_provider.services() for app in apps]
+        yield Lenders((first, second), peers)
+
+
+@pytest.mark.parametrize(("named", "other"), [("one", "two"), ("two", "one")])
+async def test_a_session_keeps_whose_model_was_named_in_it(
+    named: str, other: str, edge_home: Path, tmp_path: Path
+) -> None:
+    async with lenders(edge_home, tmp_path, "one", "two") as here:
+        session = str((await here.chat(ASK, model=f"{named}/gpt-4o", new=True)).session_id)
+        # Without a name: by the process that knows the session, and by one that does not.
+        for by, message in enumerate(("How do I restore a backup?", "How do I use a local model?")):
+            more = await here.chat(message, by=by, session_id=session)
+            assert (more.model, more.bill.model_used) == (f"{named}/gpt-4o", "openai/gpt-4o-001")
+        assert here.asked() == {named: 3, other: 0}
+        # Another one is taken where it is named, and kept from then on, also by who knew another one before.
+        changed = await here.chat(ASK, by=1, model=f"{other}/gpt-4o", session_id=session)
+        more = await here.chat("How do I add OpenRouter?", session_id=session)
+        assert changed.model == more.model == f"{other}/gpt-4o"
+        assert here.asked() == {named: 3, other: 2}
+
+
+async def test_the_same_message_to_another_lender_is_another_request(edge_home: Path, tmp_path: Path) -> None:
+    async with lenders(edge_home, tmp_path, "one", "two") as here:
+        key = str(new_id())
+        first = await here.chat(ASK, model="one/gpt-4o", idempotency_key=key)
+        with pytest.raises(ConflictError, match="was used for another request"):
+            await here.chat(ASK, model="two/gpt-4o", idempotency_key=key)
+        again = await here.chat(ASK, model="one/gpt-4o", idempotency_key=key)
+        assert (again.id, here.asked()) == (first.id, {"one": 1, "two": 0})
+
+
+async def test_off_ends_what_a_session_agreed_on(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "http-2026") as client:
         first = fields_of(await call(client, "chat", agent="guide", model="gpt-4o", message=f"{ASK} {edge.tag}"))
-        more = await call(
-            client, "chat", session_id=first["session_id"], message=f"How do I restore a backup? {edge.tag}"
-        )
-        assert fields_of(more)["model"] == "gpt-4o"
-        assert len(asked_bodies(edge)) == 2
+        for message, named in (("How do I restore a backup?", {"model": "off"}), ("How do I add OpenRouter?", {})):
+            turn = fields_of(await call(client, "chat", session_id=first["session_id"], message=message, **named))
+            assert str(turn["reply"]).startswith("**")  # a section
+            assert (turn["model"], turn["cost_usd"]) == ("off", 0)
+        assert len(asked_bodies(edge)) == 1
+
+
+async def test_a_session_whose_lender_is_gone_says_so_and_asks_no_other(edge_home: Path, tmp_path: Path) -> None:
+    async with lenders(edge_home, tmp_path, "one", "two") as here:
+        session = str((await here.chat(ASK, model="one/gpt-4o", new=True)).session_id)
+    async with lenders(edge_home, tmp_path, "two") as here:
+        await here.services[0].agents.refresh()
+        for message in ("How do I restore a backup?", "How do I use a local model?"):
+            turn = await here.chat(message, session_id=session)
+            assert turn.reply.startswith(
+                "**one/gpt-4o could not write this answer: There is no agent one that you may use any more. This "
+                "conversation agreed on that one, so no other is asked: name another model, as AGENT/MODEL, or off to "
+                "go on without.**"
+            )
+            assert (turn.model, turn.bill.usage.cost_usd) == ("one/gpt-4o", 0)
+        named = await here.chat(ASK, model="two/gpt-4o", session_id=session)
+        assert (named.model, here.asked()) == ("two/gpt-4o", {"two": 1})
 
 
 async def test_cancelling_the_guide_stops_the_model(edge_home: Path) -> None:

@@ -1,5 +1,6 @@
 """What docs/what-it-does-not-do.md says no to is not there: whoever builds it changes the page."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ WORDS = {
     "Imported conversations": ("import",),
     "Subscriptions to chat apps": ("subscription", "chatgpt"),
     "Messages at a later time": ("schedule", "cron", "later", "send_at"),
+    "Themes": ("theme", "color", "colour", "palette"),
     "Other databases": ("sqlite", "mysql", "mongo"),
 }
 SENDERS = ("opentelemetry-sdk", "opentelemetry-exporter", "sentry", "posthog", "segment", "mixpanel", "analytics")
@@ -51,6 +53,20 @@ def test_each_section_begins_with_no_and_is_held_true_by_a_test() -> None:
     found = dict(sections())
     assert sorted(found) == sorted([*PATHS, *WORDS, "Windows", "Telemetry"]), "add the test that holds it true"
     assert [heading for heading, body in found.items() if not body.startswith(("No. ", "Not yet. "))] == []
+
+
+def test_the_licence_and_the_change_log_are_what_the_docs_say() -> None:
+    said = {section.heading: section.body for section in read_sections(find_documentation())}
+    root = Path(__file__).parents[3]
+    licence, changes = (root / "LICENSE").read_text(), (root / "CHANGELOG.md").read_text()
+    assert PROJECT["license"] == "MIT"
+    assert licence.startswith("MIT License\n")
+    assert "The agentapi-mcp authors" in licence
+    assert said["Who makes it, and the licence"].startswith("The agentapi-mcp authors")
+    assert "MIT licence" in " ".join(said["Who makes it, and the licence"].split())
+    # The page says that there is no release: whoever makes one changes it.
+    assert re.findall(r"^## (.+)$", changes, re.MULTILINE) == ["Unreleased"]
+    assert 'under "Unreleased"' in said["What has changed"]
 
 
 async def test_nothing_but_mcp_is_served(edge_home: Path) -> None:

@@ -135,8 +135,17 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
     assert after["grant on agentapi.agent_names to authenticated"] == "SELECT"
     given = {key.split(" to ")[0] for key in after if " agentapi." in key and key.endswith(" to authenticated")}
     tables, columns = ({key for key in given if key.count(".") == dots} for dots in (1, 2))
-    views = ("agent_names", "model_names", "own_organizations", "own_message_counts", "own_openings")
-    assert tables == {f"grant on agentapi.{name}" for name in views}
+    read = (
+        "agent_names",
+        "model_names",
+        "own_organizations",
+        "own_message_counts",
+        "own_openings",
+        "ledger",
+        "usage_daily",
+    )
+    assert tables == {f"grant on agentapi.{name}" for name in read}
+    assert {after[f"grant on agentapi.{name} to authenticated"] for name in read} == {"SELECT"}
     assert {key.split(".")[1] for key in columns} == {"tasks", "turns"}
     assert not {"backend_state", "fingerprint", "lease_owner"} & {key.split(".")[2] for key in columns}
     assert after["grant on public.chat_messages to authenticated"] == "SELECT"

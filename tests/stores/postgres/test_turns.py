@@ -76,6 +76,7 @@ def new_turn(agent: AgentId, message: str, session: SessionId | None = None, *, 
         agent="droid",
         backend="openai",
         model_row_id=None,
+        model_row_name=None,
         model=None,
         message=message,
         title="a title",
@@ -686,7 +687,7 @@ async def test_a_turn_that_began_tells_what_the_next_one_begins_with(
     session: SessionId | None = None
     for _ in range(3):
         new = replace(new_turn(agent, "hello", session), defaults=await sessions.defaults(principal, session))
-        new = replace(new, model_row_id=model, model="m") if has_model else new
+        new = replace(new, model_row_id=model, model_row_name="m", model="m") if has_model else new
         accepted = await begin(turns, principal, new)
         session = accepted.turn.session_id
         assert accepted.following is not None
@@ -712,3 +713,17 @@ async def contents(database: Database, principal: Principal, turn: Turn) -> list
         principal, turn.session_id, cursor=None, limit=50, max_bytes=100_000
     )
     return [message.content for message in page.items]
+
+
+async def test_a_turn_is_found_by_a_part_of_its_id_among_all_and_by_its_owner_alone(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns, others = PostgresTurns(database), replace(principal, user_id=UserId(new_id()))
+    made = [(await begin(turns, principal, new_turn(agent, f"turn {place}"))).turn.id for place in range(3)]
+    for id_ in made:
+        for part in (id_.hex, id_.hex[:31], id_.hex[1:], id_.hex[-12:]):
+            assert await turns.ids_like(principal, part, 10) == (id_,)
+            assert await turns.ids_like(others, part, 10) == ()
+        assert await turns.ids_like(principal, id_.hex[8:20], 10) == ()
+    assert set(made) <= set(await turns.ids_like(principal, "01", 1000))
+    assert len(await turns.ids_like(principal, "01", 2)) == 2

@@ -226,9 +226,10 @@ def _passages(found: Sequence[Match]) -> tuple[Section, ...]:
 def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:
     """Return the best matching section, and a second one that is nearly as good.
 
-    The second is never a plain no, which would read as if it took back the first.
+    Where the best one does not fit, none does: what ranks below it has more of the words, and less to do with them. The
+    second is never a plain no, which would read as if it took back the first.
     """
-    fits = [match for match in found if match.coverage >= _FITS]
+    fits = [match for match in found if match.coverage >= _FITS] if found and found[0].coverage >= _FITS else []
     second = [each for each in fits[1:2] if each.score >= _CLOSE_SECOND * fits[0].score and not _says_no(each.section)]
     return tuple(match.section for match in (*fits[:1], *second))
 

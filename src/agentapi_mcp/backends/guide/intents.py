@@ -61,12 +61,14 @@ _GREETING = set(
         "hola salut bonjour hallo ciao moin servus there guide ok okay yes no help"
     )
 )
-_ABOUT = re.compile(
+_ABOUT = (
     r"\b(who|what) are you\b|\bwhat can (you|i) (do|ask|help)|\bwhat do you (do|know)\b|\bwhat is (the|this) guide\b"
     r"|\bare you (an? |really )*(ai|llm|model|language model|bot|robot|human|person|chatgpt|claude|gpt)\b"
     r"|\b(can|could) you help\b|^\W*help\W*$|\bwhat is this\W*$"
 )
 _DEFINITION = re.compile(r"\bwhat(?:'s| is| are| does)\b(?: an?| the)? *[\w`']+ *(?:mean)?\W*$")
+# "How do I limit who may use a model?" asks for no list of them.
+_HOW_DO = re.compile(r"\bhow (?:do|does|can|could|should|would|will|may)\b")
 _MORE = {"more", "further", "else", "other", "another", "next", "on"}
 # "The wrong language" is said of an answer that came.
 _WRONG_ONE = re.compile(r"\b(?:a|an|the) wrong\b")
@@ -174,7 +176,7 @@ def find_intent(question: Question) -> Intent | None:
         (Intent.SESSIONS, _asks_of_sessions(found)),
     )
     intent = next((intent for intent, is_wanted in wanted if is_wanted), None)
-    if intent is not None or _DEFINITION.search(lowered) or found & _HOW_TO:
+    if intent is not None or _DEFINITION.search(lowered) or _HOW_DO.search(lowered) or found & _HOW_TO:
         return intent
     return _asks_of_catalogue(found)
 
@@ -201,7 +203,7 @@ def is_follow_up(text: str) -> bool:
 
 
 def _is_greeting(lowered: str, found: set[str]) -> bool:
-    return not found or found <= _GREETING or _ABOUT.search(lowered) is not None
+    return not found or found <= _GREETING or re.search(_ABOUT, lowered) is not None
 
 
 def _asks_of_failure(lowered: str, found: set[str]) -> bool:

@@ -1,14 +1,19 @@
 """The guide's additional port: the live state of the server."""
 
+from __future__ import annotations
+
 from datetime import datetime
 from typing import Protocol
 
 from agentapi_mcp.core.backends.ports import BackendHost
-from agentapi_mcp.core.catalogue.health import PartHealth
-from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Session, Turn
-from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.usage.models import UsageSums
+
+TYPE_CHECKING = False  # type checkers take it for true; a host that opens no services needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue.health import PartHealth
+    from agentapi_mcp.core.catalogue.models import AgentView
+    from agentapi_mcp.core.conversations.models import Session, Turn
+    from agentapi_mcp.core.identity.principals import Principal
+    from agentapi_mcp.core.usage.models import UsageSums
 
 
 class ServerView(Protocol):

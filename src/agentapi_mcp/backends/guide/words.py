@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:[._'\u2019-][^\W_]+)*", re.UNICODE)
 _PARTS = re.compile(r"[^\W_]+", re.UNICODE)
@@ -49,7 +49,8 @@ _PHRASES = {
         "sign-ins",
         "signing in",
     ),
-    "logout": ("log out", "sign out", "logged out"),
+    "logout": ("log out", "logs out", "logged out", "logging out", "log off", "sign out", "signed out", "signing out"),
+    "changelog": ("change log", "release notes"),
     "setup": ("set up", "setting up"),
     "timeout": ("time out", "times out", "timed out", "timing out", "time-out"),
     "remove": ("get rid of", "take out", "takes out"),
@@ -67,7 +68,6 @@ _PHRASES = {
 }
 
 _TERM_OF = {phrase: term for term, phrases in _PHRASES.items() for phrase in phrases}
-_PHRASE = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(map(re.escape, _TERM_OF), key=len, reverse=True))})(?![\w-])")
 _SPACE = re.compile(r"\s+")
 
 # Synonyms in this domain; a synonym scores less than the word itself.
@@ -203,10 +203,16 @@ def words(text: str) -> list[str]:
     return found
 
 
+@cache
+def _phrase() -> re.Pattern[str]:
+    # Compiled with the first question: it is slow, and most commands ask none.
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(map(re.escape, _TERM_OF), key=len, reverse=True))})(?![\w-])")
+
+
 def terms(text: str) -> list[str]:
     """List the stems without stop words, in order."""
     lowered = _SPACE.sub(" ", text.lower().replace("\u2019", "'"))
-    joined = _PHRASE.sub(lambda match: _TERM_OF[match.group()], lowered)
+    joined = _phrase().sub(lambda match: _TERM_OF[match.group()], lowered)
     return [stem(word) for word in words(joined) if word not in STOP_WORDS and len(word) > 1]
 
 

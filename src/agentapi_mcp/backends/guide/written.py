@@ -21,6 +21,8 @@ from agentapi_mcp.core.backends.events import (
 from agentapi_mcp.core.backends.models import BackendTurn, Writer
 
 NO_MODEL = "none"
+# What an answer without a model takes: that is known, and nothing.
+NO_USE = Usage(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
 _ROOM = 2_400  # characters of a passage
 # Before a provider does any work; of all other failures, what they cost is not known.
 _FREE = frozenset(
@@ -168,7 +170,7 @@ class _Answer:
         """Return what is known of the bill of an answer that failed: a sum that was reported, or zero if refused."""
         if self._usage.cost_usd is not None:
             return self._usage
-        return Usage(cost_usd=Decimal(0)) if error.fault in _FREE and not self._text_came else Usage()
+        return NO_USE if error.fault in _FREE and not self._text_came else Usage()
 
     def _sources(self, passages: tuple[Section, ...]) -> str:
         cited = self._citations.cited

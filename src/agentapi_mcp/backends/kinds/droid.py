@@ -38,7 +38,7 @@ _PASSED_ON = (
 class DroidOptions(BaseModel):
     """The options of an agent whose backend is `droid`; docs/backends/droid.md explains each."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     command: str = Field(default="droid", min_length=1)
     base_url: BaseUrl | None = None

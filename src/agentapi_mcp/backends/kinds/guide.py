@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from decimal import Decimal
 from functools import lru_cache
 from importlib.resources.abc import Traversable
 
@@ -10,9 +9,9 @@ from agentapi_mcp.backends.guide.answers import Answers
 from agentapi_mcp.backends.guide.index import Index
 from agentapi_mcp.backends.guide.pages import Section, find_documentation, read_sections
 from agentapi_mcp.backends.guide.ports import GuideHost
-from agentapi_mcp.backends.guide.written import NO_MODEL, plain, written
+from agentapi_mcp.backends.guide.written import NO_MODEL, NO_USE, plain, written
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.core.backends.events import BackendEvent, Finished, Usage, UsageReported
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, UsageReported
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Capability
 
@@ -40,7 +39,7 @@ class GuideBackend:
             return
         for event in plain(draft.text):
             yield event
-        yield UsageReported(Usage(cost_usd=Decimal(0)))
+        yield UsageReported(NO_USE)
         # The model that the turn names was not asked.
         yield Finished(model=None if turn.writer is None else NO_MODEL)
 

@@ -36,7 +36,7 @@ def _is_kept_secret(url: str) -> str:
 class ClientCredentialsOptions(BaseModel):
     """The credentials of a client, and where they are exchanged for a token."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     token_url: Annotated[BaseUrl, AfterValidator(_is_kept_secret)]
     client_id: str = Field(min_length=1, max_length=500)

@@ -80,7 +80,7 @@ Timeout = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False)]
 class HttpOptions(BaseModel):
     """Options of every HTTP backend."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     # What clients of this API append to its base URL, and people paste with it.
     endpoint: ClassVar[str] = ""

@@ -25,11 +25,10 @@ _STATUSES = ("code", "status", "statusCode", "status_code")
 _WAITS = ("retry_after", "retryAfter", "retry_after_seconds", "retryAfterSeconds", "retry-after")
 _WAITS_MS = ("retry_after_ms", "retryAfterMs")
 # What a server says that passes on an error, or has no more to say than its status.
-_SAYS_NOTHING = re.compile(
+_SAYS_NOTHING = (  # compiled with the first error
     r"(?:http |error:? |status |code:? )*(?:\d{3}:? ?)?(?:provider returned error|bad request|unauthorized|forbidden"
     r"|not found|(?:internal )?server error|unprocessable (?:entity|content)|too many requests|bad gateway"
-    r"|service unavailable|gateway time-?out|error|fail(?:ed|ure)?|unknown(?: error)?|success|ok)?[.!]?",
-    re.IGNORECASE,
+    r"|service unavailable|gateway time-?out|error|fail(?:ed|ure)?|unknown(?: error)?|success|ok)?[.!]?"
 )
 _IS_A_PAGE = re.compile(r"\s*<(?:!doctype|\?xml|html|head|body|error|title|h1|center)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<(title|message|h1)\b[^>]*>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL)
@@ -157,7 +156,9 @@ def _telling(words: list[str]) -> tuple[str, ...]:
     for said in words:
         if not any(said in other for other in found):
             found = [*(other for other in found if other not in said), said]
-    return tuple([said for said in found if not _SAYS_NOTHING.fullmatch(said)] or found)[:_MOST_WORDS]
+    return tuple([said for said in found if not re.fullmatch(_SAYS_NOTHING, said, re.IGNORECASE)] or found)[
+        :_MOST_WORDS
+    ]
 
 
 def _codes(layers: list[dict[str, object]]) -> Iterator[str]:

@@ -22,8 +22,8 @@ _SHORTEST_IN_ANSWERS, _SHORTEST_WITHOUT_DIGIT = 8, 16
 # An answer that breaks off within a secret may show this much of it: a shorter beginning is that of many words.
 _LONGEST_BEGINNING = 7
 _PARTS = re.compile(r"[\s;,=]+")  # of the value of a header: scheme, parameters, cookies
-_KEY_LIKE = re.compile(
-    r"""(?ix)
+# These are compiled with the first error, as most programs meet none.
+_KEY_LIKE = r"""(?ix)
     \b (?: sk | pk | rk | key | gsk | xai | hf | ghp | r8 ) [-_]               # vendors' API keys, also half masked
         (?= [\w.-]* [\d*] | [\w.-]{24} ) [\w*.-]{6,}                         # and no words such as key_limit_exceeded
     | \b AIza [\w-]{10,}
@@ -32,18 +32,16 @@ _KEY_LIKE = re.compile(
     | \b (?: bearer | basic ) \s+ (?= [\w.~+/-]* [\d*=] | [\w.~+/-]{24} | (?-i: \w* [a-z] \w* [A-Z] ) ) [\w.~+/=*-]{4,}
     | (?<= [?&] ) (?: key | api_key | token | access_token ) = [^\s&]+
     """
-)
 _PATH = re.compile(r"(?<![\w/:.])(?:file:/*|~|[A-Za-z]:)?[/\\]{1,2}(?:[\w.@~+-]+[/\\])+[\w.@~+-]+")
 # A path of an API, such as /v1/models, has none of these: the first directory of a file system, or the end of a file.
-_ROOT = re.compile(
+_ROOT = (
     r"home|root|srv|var|usr|opt|etc|tmp|mnt|media|proc|sys|dev|run|boot|s?bin|lib(?:32|64)?|nix|snap|app|data|work"
     r"|workspace|code|build|Users|Library|Applications|System|Volumes|private"
 )
 _OUR_ROOTS = frozenset(Path(place).parts[1] for place in (__file__, sys.prefix))
-_A_FILE = re.compile(
+_A_FILE = (
     r".+\.(?:[cm]?[jt]sx?|py[cdw]?|go|rs|rb|java|php|c|cc|cpp|h|so|dll|exe|sh|log|json[lc]?|toml|ya?ml|ini|env|conf|cfg"
-    r"|pem|key|crt|db|sqlite3?|gguf|bin|txt|md|html?)",
-    re.IGNORECASE,
+    r"|pem|key|crt|db|sqlite3?|gguf|bin|txt|md|html?)"
 )
 _STACK = re.compile(r"\s*(?:Traceback\b|File \"|at (?:async |new )?\S+ ?\(|at (?:async )?\S*[/\\]\S+:\d)")
 
@@ -186,14 +184,14 @@ class StreamRedactor:
 
 
 def _without_keys_and_paths(line: str) -> str:
-    return _PATH.sub(_api_path, _KEY_LIKE.sub(HIDDEN, printable(line)))
+    return _PATH.sub(_api_path, re.sub(_KEY_LIKE, HIDDEN, printable(line)))
 
 
 def _api_path(found: re.Match[str]) -> str:
     """Return a path of an API as it is, and any other hidden."""
     path = found[0]
     _, first, *_, last = path.split("/") if path.startswith("/") and "\\" not in path else ("", "home", "")
-    is_of_a_file = first in _OUR_ROOTS or _ROOT.fullmatch(first) or _A_FILE.fullmatch(last)
+    is_of_a_file = first in _OUR_ROOTS or re.fullmatch(_ROOT, first) or re.fullmatch(_A_FILE, last, re.IGNORECASE)
     return "[path]" if is_of_a_file else path
 
 

@@ -32,15 +32,14 @@ _UNITS: dict[str, str] = {
     "minutes": r"m|mins?|minutes?",
     "seconds": r"s|secs?|seconds?",
 }
-_PART = re.compile("|".join(rf"({_NUMBER})\s*(?:{names})(?![a-z])" for names in _UNITS.values()), re.IGNORECASE)
+# These are compiled where they are needed, as most programs are never told to wait.
+_PART = "|".join(rf"({_NUMBER})\s*(?:{names})(?![a-z])" for names in _UNITS.values())
 _ANY_UNIT = "|".join(_UNITS.values())
 _DURATION = rf"{_NUMBER}\s*(?:{_ANY_UNIT})(?![a-z])(?:(?:,|\s|and)*{_NUMBER}\s*(?:{_ANY_UNIT})(?![a-z]))*"
 # "6m0s" has no space between its parts, so that a unit may be followed by a digit.
-_WHOLE_DURATION = re.compile(_DURATION, re.IGNORECASE)
-_IN_WORDS = re.compile(
+_IN_WORDS = (
     rf"(?:try(?:ing)?(?: again)?|retry(?:ing)?|wait|come back|available again|resets?)"
-    rf"(?: again)?(?: in| after| for| at least| about| approximately|:)* ({_DURATION})",
-    re.IGNORECASE,
+    rf"(?: again)?(?: in| after| for| at least| about| approximately|:)* ({_DURATION})"
 )
 _HEADERS = (
     ("retry-after-ms", "ms"),
@@ -79,7 +78,7 @@ def wait_of(
     now = _now(headers)
     waits = [read_wait(value, now) for value in said]
     waits += [read_wait(f"{sent}{unit}", now) for source in (passed_on, headers) for sent, unit in _retries(source)]
-    if found := _IN_WORDS.search(words):
+    if found := re.search(_IN_WORDS, words, re.IGNORECASE):
         waits.append(read_wait(found[1], now))
     if is_limited:
         waits += [_reset(passed_on, now), _reset(headers, now)]
@@ -122,8 +121,8 @@ def _number(number: Decimal, now: datetime) -> timedelta:
 
 
 def _text(said: str, now: datetime) -> timedelta:
-    if _WHOLE_DURATION.fullmatch(said):
-        parts = (dict(zip(_UNITS, found, strict=True)) for found in _PART.findall(said))
+    if re.fullmatch(_DURATION, said, re.IGNORECASE):
+        parts = (dict(zip(_UNITS, found, strict=True)) for found in re.findall(_PART, said, re.IGNORECASE))
         return sum((_part(part) for part in parts), timedelta(0))
     date = datetime.fromisoformat(said) if said[:4].isdigit() else parsedate_to_datetime(said)
     return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now

@@ -48,6 +48,10 @@ class ChatClient(Protocol):
         """Read a page of the sessions, newest first."""
         ...
 
+    async def session_id(self, turn_id: str) -> str:
+        """Return the id of the session that a turn is in."""
+        ...
+
     async def transcript(self, session_id: str) -> str:
         """Read a session's whole transcript as Markdown."""
         ...
@@ -108,6 +112,10 @@ class InProcessChatClient(ChatClient):
     async def sessions(self, cursor: str | None) -> Page[SessionOut]:
         page = await self._services.sessions.list_(self._services.principal, cursor=cursor, limit=200)
         return Page(tuple(session_out(session) for session in page.items), page.next_cursor)
+
+    @override
+    async def session_id(self, turn_id: str) -> str:
+        return str((await self._services.turns.get(self._services.principal, turn_id)).session_id)
 
     @override
     async def transcript(self, session_id: str) -> str:

@@ -13,12 +13,14 @@ from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.cli.chat.bills import Bills
 from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.notices import notice_stream
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import CtrlC, Interruption, Screen, followed
 from agentapi_mcp.cli.outputs import explain
 from agentapi_mcp.cli.replies import ChatReply, Fields
 from agentapi_mcp.cli.terminal import print_err, print_fact, terminal_width
 from agentapi_mcp.presentation.models import AgentOut, SessionOut
+from agentapi_mcp.telemetry import logs_to
 
 _ENDS = {signal.SIGTERM: "Ended by a signal.", signal.SIGHUP: "The terminal was closed."}
 _NOBODY = "no agent"
@@ -28,7 +30,7 @@ class Conversation:
     """The state of a conversation.
 
     `answering` is the agent that answers, as far as it is known; `message` the last one that was sent, and `asked` its
-    turn, if it is known what became of it; `reply` the last answer.
+    turn, if it is known what became of it; `reply` the last answer; `lost` the last turn, if its answer never came.
     """
 
     def __init__(self, client: ChatClient, options: ChatOptions, screen: Screen, session: SessionOut | None) -> None:
@@ -41,6 +43,7 @@ class Conversation:
         self.reply: ChatReply | None = None
         self.drafted = ""
         self.asked: Fields | None = None
+        self.lost: str | None = None
         self._following: Following | None = None
         self._default: str | None = None
 
@@ -61,12 +64,23 @@ class Conversation:
 
     async def send(self, message: str, interrupted: asyncio.Event, *, again: ChatOptions | None = None) -> None:
         """Send a message and show the answer."""
+        if again is None:
+            await self._go_on_with_session()
         self.message, self.asked, self._following = message, None, Following(interrupted)
         try:
             answer = self.screen.answer()
             self._take(await followed(self.client, again or self.options, message, self._following, answer))
+        except Exception:
+            self.lost = self._following.turn_id()
+            raise
         finally:
             self._following = None
+
+    async def _go_on_with_session(self) -> None:
+        """Find the session that was begun by a message whose answer was lost."""
+        lost, self.lost = self.lost, None
+        if lost is not None and self.options.session_id is None:
+            self.options = replace(self.options, session_id=await self.client.session_id(lost))
 
     def leave(self, last_words: str, signal_number: int | None = None) -> None:
         """End the program in the middle of anything: with status 0, or by a signal, as that ends other programs.
@@ -116,7 +130,7 @@ async def converse(
     `run_command` returns None for what is no command, and False to leave.
     """
     screen, leaves_next = conversation.screen, False
-    with screen.opened(), _signals(conversation):
+    with screen.opened(), logs_to(notice_stream(screen.notice)), _signals(conversation):
         with _interruptible(conversation) as interrupted:
             await unless_interrupted(greet(), interrupted)
         while True:

@@ -13,7 +13,7 @@ from agentapi_mcp.cli.terminal import visible
 
 Part = tuple[str, Style]
 PLAIN = Style.null()
-FAINT = Style(dim=True)
+ASIDE = Style(italic=True)
 CODE = Style(color="cyan")
 WIDE = 2  # cells of an ideograph or an emoji
 _ADDED = {
@@ -67,7 +67,7 @@ class Inline:
             opened, begin, part = self._opened.pop()
             self._styles.pop()
             if address := _address(opened, "".join(text for text, _ in self.parts[part:])):
-                self._add(address, self._styles[-1] + FAINT)
+                self._add(address, self._styles[-1] + ASIDE)
             self._nest(begin)
         else:
             begin = len(self._shadow)
@@ -90,7 +90,7 @@ class Inline:
             case "hardbreak":
                 self._add("\n", style)
             case "image":
-                self._add(f"[{token.content}]{_target(token, 'src')}", style + FAINT)
+                self._add(f"[{token.content}]{_target(token, 'src')}", style + ASIDE)
             case _:
                 self._add(token.content, style)
 

@@ -8,20 +8,25 @@ from markdown_it.token import Token
 from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
-from rich.syntax import Syntax
+from rich.syntax import ANSI_DARK, ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
-from agentapi_mcp.cli.chat.markdown_inline import FAINT, PLAIN, Inline, Part
+from agentapi_mcp.cli.chat.markdown_inline import ASIDE, PLAIN, Inline, Part
 from agentapi_mcp.cli.chat.markdown_source import DEEPEST
 from agentapi_mcp.cli.terminal import visible
 
-_BOLD = Style(bold=True)
+_BOLD, _ITALIC = Style(bold=True), Style(italic=True)
 _HEADING = {"h1": Style(bold=True, underline=True), "h2": Style(bold=True, underline=True)}
 _SEPARATED = {"paragraph_open", "heading_open", "blockquote_open", "fence", "code_block", "hr"}
 _BULLET, _BAR, _INDENT, _RULE = "• ", "│ ", "  ", "─" * 20
 _TAB = 4
-_COLOURED_AT_ONCE = 40  # lines
+_COLOURED_TOGETHER = 20  # lines, of which each is coloured with those before it
+_KEPT_PARTS = 2048
+# Grey, and what terminals show as grey, is for what the program says of an answer.
+_CODE = ANSISyntaxTheme(
+    {kind: _ITALIC if style.dim else style for kind, style in ANSI_DARK.items() if style != Style(color="bright_black")}
+)
 _NARROWEST_COLUMN, _BETWEEN_COLUMNS = 6, 3  # cells
 
 
@@ -121,7 +126,7 @@ class _Lines:
             case "fence" | "code_block":
                 self._code(token.content, token.info.strip(), goes_on=goes_on)
             case "hr":
-                self._add([(_RULE, FAINT)], wraps=False)
+                self._add([(_RULE, PLAIN)], wraps=False)
             case _:
                 pass
 
@@ -172,7 +177,7 @@ class _Lines:
         language = (info.split() or [""])[0]
         is_known = _is_language(language)
         if info != language or not is_known:  # else it is the name of a language, and nothing that anybody wrote
-            self._add([(visible(info), FAINT)])
+            self._add([(visible(info), ASIDE)])
         for line in _coloured(code, language if is_known else "", self._console):
             self._add([(_INDENT, PLAIN), *line], wraps=False)
 
@@ -213,17 +218,19 @@ class _Lines:
 
 
 def _coloured(code: str, language: str, console: Console) -> Iterator[list[Part]]:
-    """Colour code part by part, since it is slow: what is complete is coloured once."""
+    """Colour code part by part, since it is slow."""
     lines = code.expandtabs(_TAB).rstrip("\n").split("\n") if code.strip() else []
-    for begin in range(0, len(lines), _COLOURED_AT_ONCE):
-        for line in _coloured_part("\n".join(lines[begin : begin + _COLOURED_AT_ONCE]), language):
+    for begin in range(0, len(lines), _COLOURED_TOGETHER):
+        for line in _coloured_part("\n".join(lines[begin : begin + _COLOURED_TOGETHER]), language):
             yield [(each.text, each.style or PLAIN) for each in line.render(console) if each.text]
 
 
-@lru_cache(maxsize=128)
-def _coloured_part(code: str, language: str) -> list[Text]:
-    highlighted = Syntax(code, language or "text", theme="ansi_dark").highlight(code)
-    return list(highlighted.split("\n", allow_blank=True))[: code.count("\n") + 1]
+@lru_cache(maxsize=_KEPT_PARTS)
+def _coloured_part(code: str, language: str) -> tuple[Text, ...]:
+    """Colour each line as it was when it was the last one: whatever comes after it, it has been shown."""
+    before, end, _ = code.rpartition("\n")
+    last = Syntax(code, language or "text", theme=_CODE).highlight(code).split("\n", allow_blank=True)[code.count("\n")]
+    return (*(_coloured_part(before, language) if end else ()), last)
 
 
 def _is_language(word: str) -> bool:

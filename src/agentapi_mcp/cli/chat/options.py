@@ -1,9 +1,17 @@
 """The options of the chat."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.core.catalogue.parameters import Parameters
-from agentapi_mcp.core.conversations.requests import ChatRequest
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs no request
+if TYPE_CHECKING:
+    from agentapi_mcp.core.conversations import requests
+else:
+    requests = LazyModule("agentapi_mcp.core.conversations.requests")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +29,9 @@ class ChatOptions:
     new: bool = False
     parameters: Parameters = field(default_factory=Parameters)
 
-    def request(self, message: str) -> ChatRequest:
+    def request(self, message: str) -> requests.ChatRequest:
         """Build the request for one message."""
-        return ChatRequest(
+        return requests.ChatRequest(
             message=message,
             agent=self.agent,
             model=self.model,

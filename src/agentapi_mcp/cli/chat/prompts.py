@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.document import Document
@@ -24,6 +25,7 @@ from prompt_toolkit.styles import Style
 from typing_extensions import override
 
 from agentapi_mcp.cli.chat.history import ChatHistory
+from agentapi_mcp.cli.chat.notices import Notices
 from agentapi_mcp.cli.chat.pastes import Pastes
 from agentapi_mcp.cli.chat.rendering import markdown_answer
 from agentapi_mcp.cli.chat.screens import Answer, CtrlC, Interruption, Screen
@@ -61,6 +63,7 @@ class PromptScreen(Screen):
         self._pastes = Pastes()
         self._ahead: list[KeyPress] = []
         self._following: Interruption | None = None
+        self._notices = Notices()
         self._before = termios.tcgetattr(sys.stdin.fileno())
         self._session = PromptSession[str](
             history=ChatHistory(history, print_err, self._pastes.whole),
@@ -95,6 +98,7 @@ class PromptScreen(Screen):
         # For the whole time, so that nothing that is typed between two prompts is echoed by the terminal.
         with self._input.raw_mode():
             yield
+        self._notices.show()
 
     @override
     def restore(self) -> None:
@@ -130,6 +134,7 @@ class PromptScreen(Screen):
         prompt = FormattedText([("class:agent", visible(name)), ("class:prompt", " > ")])
         text = self._pastes.short(text)
         while True:
+            self._notices.show()
             try:
                 text = await self._session.prompt_async(
                     prompt, default=text, handle_sigint=False, set_exception_handler=False
@@ -141,6 +146,13 @@ class PromptScreen(Screen):
                 return text
             print_err(complaint)
             text = self._pastes.short(text)
+
+    @override
+    def notice(self, line: str) -> None:
+        self._notices.add(line)
+        context = self._session.app.context  # of the prompt that is shown
+        if context is not None and self._session.app.is_running:
+            context.copy().run(run_in_terminal, self._notices.show)
 
     @override
     def interrupt(self) -> None:

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.cli.chat.clients import ChatClient, Following
+from agentapi_mcp.cli.chat.notices import Notices
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import print_err, print_out, print_prompt
@@ -105,6 +106,10 @@ class Screen(Protocol):
         """
         ...
 
+    def notice(self, line: str) -> None:
+        """Print a line of the log where it overwrites nothing: above the prompt, or before the next one."""
+        ...
+
     def interrupt(self) -> None:
         """Do as if Ctrl-C were pressed."""
         ...
@@ -159,6 +164,7 @@ class LineScreen(Screen):
     def __init__(self) -> None:
         self._fd = sys.stdin.fileno()
         self._unread = b""
+        self._notices = Notices()
         self._interrupted = asyncio.Event()
         self._following: Interruption | None = None
         self._before = termios.tcgetattr(self._fd)
@@ -181,6 +187,7 @@ class LineScreen(Screen):
         # Under `make` the signal of Ctrl-C would end make as well; so it is read as the end of a line.
         with self._attributes(_reads_keys):
             yield
+        self._notices.show()
 
     @override
     def restore(self) -> None:
@@ -214,6 +221,7 @@ class LineScreen(Screen):
 
     @override
     async def read(self, name: str, text: str = "") -> str | None:
+        self._notices.show()
         line = await self._read_line(f"{name} > ")
         if line != _MANY:
             return line
@@ -231,6 +239,10 @@ class LineScreen(Screen):
             print_err("Nothing was sent, since a line of the message was refused.")
             return None
         return "\n".join(lines)
+
+    @override
+    def notice(self, line: str) -> None:
+        self._notices.add(line)  # which waits, since what is typed could not be shown again below it
 
     @override
     def interrupt(self) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,6 +25,7 @@ from agentapi_mcp.cli.models import MODEL_COLUMNS
 from agentapi_mcp.cli.outputs import aligned
 from agentapi_mcp.cli.replies import Fields
 from agentapi_mcp.cli.terminal import print_err, send_to_clipboard, terminal_width
+from agentapi_mcp.core.backends.models import WITHOUT_MODEL
 from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
 from agentapi_mcp.presentation.models import AgentOut, ModelOut
 from agentapi_mcp.presentation.values import local_time
@@ -34,6 +35,7 @@ _SHOWN_AGENTS = 3  # at the beginning
 _LONGEST_COPY = 74_994  # bytes of base64 that xterm takes
 _EDITOR = "vi"
 _NONE = "none"
+_BORROWS = "guide"  # the kind of agent that has no models and may be lent one
 _NONE_USABLE = "  No agent can be used yet: /agents says what each of them lacks."
 # What other programs call them; `exit` alone is what people type to leave, and would be a message that costs.
 _MEANT = {
@@ -64,7 +66,7 @@ COMMANDS: Mapping[str, _Command] = {
     "/edit": _Command("", "write a message in your editor"),
     "/export": _Command("FILE", "write the session to a file, as Markdown"),
     "/help": _Command("", "these commands"),
-    "/model": _Command("NAME", "which model answers; without a name the agent's own"),
+    "/model": _Command("NAME", "which model answers; without a name the agent's own, or for guide none"),
     "/models": _Command("AGENT", "the models, with prices in US dollars for a million tokens"),
     "/new": _Command("", "begin another session"),
     "/quit": _Command("", "leave"),
@@ -150,9 +152,7 @@ class SlashCommands:
             case "/agent" | "/models":
                 found = [(agent.name, "; ".join(agent.missing) or agent.description) for agent in self._agents]
             case "/model":
-                name = self.conversation.name
-                found = [(model, agent.name) for agent in self._agents for model in agent.models if agent.name == name]
-                found = found or [(model, agent.name) for agent in self._agents for model in agent.models]
+                found = self._known_models()
             case "/session":
                 found = known
             case "/system":
@@ -160,6 +160,16 @@ class SlashCommands:
             case _:
                 found = []
         return [(choice, about) for choice, about in found if choice.startswith(rest)]
+
+    def _known_models(self) -> list[tuple[str, str]]:
+        """Return the models that the agent may be told to answer with, and whose they are."""
+        name = self.conversation.name
+        asked = next((agent for agent in self._agents if agent.name == name), None)
+        if asked is not None and asked.backend == _BORROWS:
+            lent = [(f"{agent.name}/{model}", agent.name) for agent in self._agents for model in agent.models]
+            return [*lent, (WITHOUT_MODEL, "without a model")]
+        own = [(model, name) for model in asked.models] if asked is not None else []
+        return own or [(model, agent.name) for agent in self._agents for model in agent.models]
 
     def _known_sessions(self) -> list[tuple[str, str]]:
         """Return the newest sessions, which are asked for when their command is begun.
@@ -200,6 +210,40 @@ class SlashCommands:
         print_err(f"The next message goes to {agent.name}.")
 
     async def _select_model(self, name: str) -> None:
+        self._agents = await self.conversation.agents()
+        agents = {each.name: each for each in self._agents}
+        asked = agents.get(self.conversation.name or "")
+        if asked is not None and asked.backend == _BORROWS:
+            await self._borrow_model(name, asked.name, agents)
+        else:
+            await self._select_own_model(name, agents)
+
+    async def _borrow_model(self, name: str, borrower: str, agents: Mapping[str, AgentOut]) -> None:
+        """Have a model of another agent write what this one answers, which that model's provider bills."""
+        if name in {"", WITHOUT_MODEL}:
+            self.conversation.options = replace(self.conversation.options, agent=borrower, model=WITHOUT_MODEL)
+            print_err(f"The next message goes to {borrower}, without a model and at no cost.")
+            return
+        models = await self.conversation.client.models(None)
+        found = [model for model in models if name == f"{model.agent}/{model.name}"] or [
+            model for model in models if name in {model.name, model.model_id}
+        ]
+        usable = [model for model in found if model.enabled and _lack(agents[model.agent]) is None]
+        if len(usable) > 1:
+            names = listed([f"{model.agent}/{model.name}" for model in usable])
+            raise InvalidRequestError(f"Several agents have a model {name}: name one of {names}.")
+        if not usable:
+            raise InvalidRequestError(_not_lent(name, found, agents))
+        (model,) = usable
+        self.conversation.options = replace(
+            self.conversation.options, agent=borrower, model=f"{model.agent}/{model.name}"
+        )
+        print_err(
+            f"The next message goes to {borrower}, and {model.name} of {model.agent} writes the answer: "
+            f"{_price(model)}. /model {WITHOUT_MODEL} ends that."
+        )
+
+    async def _select_own_model(self, name: str, agents: Mapping[str, AgentOut]) -> None:
         if not name:
             self.conversation.options = replace(self.conversation.options, model=None)
             print_err("The next message goes to the agent's own model.")
@@ -213,7 +257,6 @@ class SlashCommands:
             raise InvalidRequestError(_no_model(name, agent, own, named))
         if not found[0].enabled:
             raise InvalidRequestError(f"The model {name} of {found[0].agent} is disabled.")
-        agents = {each.name: each for each in await self.conversation.agents()}
         usable = [model for model in found if _lack(agents[model.agent]) is None]
         if not usable:
             raise InvalidRequestError(
@@ -262,6 +305,7 @@ class SlashCommands:
 
     async def _begin_session(self, _: str) -> None:
         self.conversation.options = replace(self.conversation.options, session_id=None)
+        self.conversation.lost = None
         if self.conversation.options.agent is None:
             self.conversation.answering = None
         print_err("The next message begins a session.")
@@ -291,7 +335,7 @@ class SlashCommands:
             raise InvalidRequestError("There is nothing to export yet.")
         text = await self.conversation.client.transcript(session_id)
         path = await asyncio.to_thread(_write_new, name or f"session-{short_id(session_id)}.md", text)
-        print_err(f"Written to {path}.")
+        print_err(f"Written to {path.resolve()}.")
 
     async def _copy(self, _: str) -> None:
         reply = self.conversation.reply
@@ -411,6 +455,20 @@ def _refuse_misspelt(line: str, word: str) -> None:
 
 def _local(time: str | None) -> str:
     return "" if time is None else local_time(datetime.fromisoformat(time))
+
+
+def _price(model: ModelOut) -> str:
+    if model.input_price is None or model.output_price is None:
+        return "its price is unknown"
+    return f"${model.input_price:g} in and ${model.output_price:g} out for a million tokens"
+
+
+def _not_lent(name: str, found: Sequence[ModelOut], agents: Mapping[str, AgentOut]) -> str:
+    if not found:
+        return f"No agent has a model {name}; /models lists all."
+    if not found[0].enabled:
+        return f"The model {name} of {found[0].agent} is disabled."
+    return f"The model {name} cannot be used: {_lack(agents[found[0].agent])}. Set that up and start the program again."
 
 
 def _no_model(name: str, agent: str, own: list[ModelOut], named: list[ModelOut]) -> str:

@@ -1,11 +1,14 @@
 """The commands for agents."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
 import click
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.paging import read_all
 from agentapi_mcp.cli.completions import agent_names
 from agentapi_mcp.cli.help_pages import CommandGroup
@@ -14,13 +17,19 @@ from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
-from agentapi_mcp.core.keys.api_keys import NewApiKey
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.usage.usage import RECENT
-from agentapi_mcp.presentation.usage_words import agent_usage_words, dollars, seconds
-from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
+    from agentapi_mcp.core.keys import api_keys
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.core.usage import usage as usages
+    from agentapi_mcp.presentation import usage_words, values
+else:
+    usages = LazyModule("agentapi_mcp.core.usage.usage")
+    usage_words = LazyModule("agentapi_mcp.presentation.usage_words")
+    values = LazyModule("agentapi_mcp.presentation.values")
+    api_keys = LazyModule("agentapi_mcp.core.keys.api_keys")
 
 _UNDECLARED = "undeclared"
 _YES = click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
@@ -79,8 +88,8 @@ def _keep(key: EnteredKey) -> None:
         )
         return
 
-    async def seal(services: Services, _settings: Settings) -> None:
-        await services.api_keys.add(services.principal, NewApiKey(provider=key.provider, value=key.value))
+    async def seal(services: Services, _settings: object) -> None:
+        await services.api_keys.add(services.principal, api_keys.NewApiKey(provider=key.provider, value=key.value))
         print_err(f"Sealed the key as yours for {key.provider}; `agentapi-mcp keys list` shows it.")
 
     run(seal)
@@ -162,9 +171,9 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
         print_out(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
         print_out(f"missing: {lack}")
-    print_out(agent_usage_words(agent.usage, RECENT.days))
+    print_out(usage_words.agent_usage_words(agent.usage, usages.RECENT.days))
     if agent.usage.last_at is not None:
-        print_out(f"last used: {local_time(agent.usage.last_at)}")
+        print_out(f"last used: {values.local_time(agent.usage.last_at)}")
     table((*MODEL_COLUMNS, "DESCRIPTION"), [model_row(model) for model in agent.models])
 
 
@@ -178,8 +187,8 @@ def _row(agent: AgentView) -> tuple[object, ...]:
         agent.default_model,
         f"{sums.turns:,}",
         "" if rate is None else f"{rate:.0%}",
-        seconds(median),
-        "" if cost is None else dollars(cost),
+        usage_words.seconds(median),
+        "" if cost is None else usage_words.dollars(cost),
         "; ".join(agent.missing) or agent.description,
     )
 

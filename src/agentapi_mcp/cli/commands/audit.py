@@ -1,5 +1,7 @@
 """The commands of the audit log."""
 
+from __future__ import annotations
+
 import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,16 +13,20 @@ from typing_extensions import override
 
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.text import number_of
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.ids import whole_id
 from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
-from agentapi_mcp.core.services import Services
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings, environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.services import Services
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _PAGE = 200
@@ -51,6 +57,7 @@ class Since(click.ParamType[datetime]):
 @click.option("--action", type=click.Choice([str(action) for action in AuditAction]), metavar="NAME", help="Only this.")
 @click.option("--outcome", type=click.Choice([str(outcome) for outcome in AuditOutcome]))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--cursor", help="Go on after a page: its next_cursor, as --json has it.")
 @in_organization
 @json_option
 @click.pass_context
@@ -62,6 +69,7 @@ def audit(  # noqa: PLR0913  # one for each option
     action: str | None,
     outcome: str | None,
     limit: int,
+    cursor: str | None,
     org_id: UUID | None,
     as_json: bool,
 ) -> None:
@@ -69,14 +77,14 @@ def audit(  # noqa: PLR0913  # one for each option
     if context.invoked_subcommand is not None:
         return
 
-    async def list_(services: Services, _settings: Settings) -> None:
+    async def list_(services: Services, _settings: object) -> None:
         event_filter = AuditFilter(
             user_id=None if user is None else UserId(UUID(await member_id(services, user))),
             action=None if action is None else AuditAction(action),
             outcome=None if outcome is None else AuditOutcome(outcome),
             since=since,
         )
-        await _list(services, event_filter, limit, as_json=as_json)
+        await _list(services, event_filter, (limit, cursor), as_json=as_json)
 
     run(list_, org_id=org_id)
 
@@ -89,8 +97,7 @@ def prune(*, as_json: bool) -> None:
 
 
 async def _prune(*, as_json: bool) -> None:
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    settings = read_settings()
     maintenance = import_module("agentapi_mcp.app.maintenance")  # slow to import, needed only here
     dropped: tuple[str, ...] = await maintenance.prune_audit_log(settings, environment())
     months = [month.replace("_", "-") for month in dropped]
@@ -102,8 +109,10 @@ async def _prune(*, as_json: bool) -> None:
         print_out(f"No month is older than {number_of(settings.audit_retention_days, 'day')}.")
 
 
-async def _list(services: Services, event_filter: AuditFilter, limit: int, *, as_json: bool) -> None:
-    page = await services.audit.list_(services.principal, event_filter, limit=min(limit, _PAGE))
+async def _list(services: Services, event_filter: AuditFilter, where: tuple[int, str | None], *, as_json: bool) -> None:
+    """Print events: at most so many, after a cursor."""
+    limit, cursor = where
+    page = await services.audit.list_(services.principal, event_filter, cursor=cursor, limit=min(limit, _PAGE))
     events = list(page.items)
     while page.next_cursor is not None and len(events) < limit:
         left = min(limit - len(events), _PAGE)
@@ -116,7 +125,7 @@ async def _list(services: Services, event_filter: AuditFilter, limit: int, *, as
     if not events:
         print_err("No event fits.")
     if page.next_cursor is not None:
-        print_err(f"There are more; ask for them with --limit, or narrow with --since. Shown: {len(events)}.")
+        print_err(f"There are more; say a higher --limit, --cursor, or narrow with --since. Shown: {len(events)}.")
 
 
 def event_json(event: AuditEvent) -> dict[str, object]:
@@ -137,6 +146,10 @@ def event_json(event: AuditEvent) -> dict[str, object]:
     }
 
 
+def _id_of(text: str) -> UUID | str:
+    return text if (whole := whole_id(text)) is None else UUID(whole)
+
+
 def _row(event: AuditEvent) -> tuple[object, ...]:
     return (
         local_time(event.at, seconds=True),
@@ -144,6 +157,6 @@ def _row(event: AuditEvent) -> tuple[object, ...]:
         event.outcome,
         event.user_id,
         ", ".join(part for part in (event.via, event.address, event.client) if part),
-        event.target and " ".join(event.target),
+        event.target and (event.target.kind, _id_of(event.target.id)),
         " ".join(f"{name}={value}" for name, value in event.details.items()),
     )

@@ -1,20 +1,28 @@
 """`agentapi-mcp backup`: everything that the program keeps, in one file."""
 
-import asyncio
 from functools import partial
 from pathlib import Path
 
 import click
 
-from agentapi_mcp.app import backups
+from agentapi_mcp.base.lazy import LazyModule
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.consent import ask, counted, read_passphrase, sealed, size, yes_option
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
 from agentapi_mcp.cli.progress import progress
 from agentapi_mcp.cli.signals import unwound_by_signals
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.settings import environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+from agentapi_mcp.environ import environment
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentapi_mcp.app import backups
+else:
+    backups = LazyModule("agentapi_mcp.app.backups")
+    asyncio = LazyModule("asyncio")
 
 
 @click.command()
@@ -28,8 +36,7 @@ def backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> None:
 
 
 async def _backup(file: Path, *, with_keys: bool, yes: bool, as_json: bool) -> None:
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    settings = read_settings()
     backups.check_place(file)
     if await asyncio.to_thread(file.exists):
         ask(f"{file} is there already. Write over it?", yes=yes)

@@ -1,5 +1,7 @@
 """`agentapi-mcp chat`: send messages to an agent."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -8,12 +10,16 @@ import click
 
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.completions import agent_names, model_names, session_ids
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, run
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings, environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+from agentapi_mcp.environ import environment
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.settings import Settings
 
 
 @click.command()
@@ -42,7 +48,7 @@ def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
 
     async def hold(client: object, settings: Settings) -> None:
         reads = options.screen_reader or settings.screen_reader
-        home = import_module("agentapi_mcp.app.database").home_of(settings, environment())
+        home = import_module("agentapi_mcp.app.home").home_of(settings, environment())
         single = import_module("agentapi_mcp.cli.chat.single")  # slow to import, and the help needs none
         await single.chat(client, replace(options, screen_reader=reads), text, home=home, environ=environment())
 
@@ -50,8 +56,7 @@ def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
         await hold(import_module("agentapi_mcp.cli.chat.clients").InProcessChatClient(services), settings)
 
     async def chat_via_mcp() -> None:
-        settings = load_settings()
-        configure_logs(settings.log_level)
+        settings = read_settings()
         via = import_module("agentapi_mcp.cli.via_mcp")  # slow to import, needed only here
         async with via.open_mcp_chat_client() as client:
             await hold(client, settings)

@@ -1,6 +1,7 @@
 """`agentapi-mcp doctor`: check the installation, with the command that fixes each fault."""
 
-import asyncio
+from __future__ import annotations
+
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -9,16 +10,26 @@ from importlib import import_module
 
 import click
 
+from agentapi_mcp import __version__
 from agentapi_mcp.base.durations import to_milliseconds
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import FAILED, guarded, print_json
 from agentapi_mcp.cli.terminal import print_labelled, print_out
-from agentapi_mcp.core.diagnosis.doctor import Doctor
 from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome
-from agentapi_mcp.resident.diagnosis import check_servers
-from agentapi_mcp.settings import VERSION, environment
+from agentapi_mcp.environ import environment
 from agentapi_mcp.telemetry import configure_logs
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentapi_mcp.core.diagnosis.doctor import Doctor
+    from agentapi_mcp.resident import diagnosis
+else:
+    diagnosis = LazyModule("agentapi_mcp.resident.diagnosis")
+    asyncio = LazyModule("asyncio")
 
 _LABELS = {
     CheckOutcome.OK: ("ok", "green"),
@@ -54,10 +65,10 @@ async def _run_checks(*, ask: bool, is_guarded: bool, as_json: bool) -> None:
     app = import_module("agentapi_mcp.app.doctor")  # slow to import, and its help needs it not
     doctor: Doctor = app.create_doctor(environment(), is_guarded=is_guarded)
     await doctor.examine(report, ask=ask)
-    report(await asyncio.to_thread(check_servers, environment()))
+    report(await asyncio.to_thread(diagnosis.check_servers, environment()))
     faults = sum(check.outcome is CheckOutcome.FAULT for check in found)
     if as_json:
-        print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})
+        print_json({"version": __version__, "ok": not faults, "checks": [_json(check) for check in found]})
     else:
         print_out(_summary(found))
     if faults:

@@ -1,22 +1,33 @@
 """`agentapi-mcp export`: everything that is one's own, to read elsewhere."""
 
-import asyncio
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from agentapi_mcp.app.archives import check_place
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.consent import ask, listed_words, yes_option
-from agentapi_mcp.cli.exporting import export as export_all
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.progress import progress
 from agentapi_mcp.cli.signals import unwound_by_signals
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentapi_mcp.app import archives
+    from agentapi_mcp.cli import exporting
+    from agentapi_mcp.settings import Settings
+else:
+    archives = LazyModule("agentapi_mcp.app.archives")
+    exporting = LazyModule("agentapi_mcp.cli.exporting")
+    asyncio = LazyModule("asyncio")
 
 _COUNTED = {
     "organizations": "organization",
@@ -38,11 +49,11 @@ def export(file: Path, *, yes: bool, as_json: bool) -> None:
 
 
 async def _export(services: Services, settings: Settings, file: Path, *, yes: bool, as_json: bool) -> None:
-    check_place(file)
+    archives.check_place(file)
     if await asyncio.to_thread(file.exists):
         ask(f"{file} is there already. Write over it?", yes=yes)
     with unwound_by_signals(), progress("Exporting", is_lines=settings.screen_reader) as bar:
-        done = await export_all(services, file, bar)
+        done = await exporting.export(services, file, bar)
     if as_json:
         print_json({"file": str(file), **done.counts, "skipped": done.skipped})
         return

@@ -1,23 +1,33 @@
 """The commands for API keys."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import replace
 
 import click
-from pydantic import SecretStr
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.ids import KEY, find_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.questions import ask_secret
 from agentapi_mcp.cli.terminal import print_err
-from agentapi_mcp.core.keys.api_keys import NewApiKey
-from agentapi_mcp.core.keys.models import ApiKey
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.credentials import key_json
 from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import pydantic
+
+    from agentapi_mcp.core.keys import api_keys
+    from agentapi_mcp.core.keys.models import ApiKey
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import credentials
+else:
+    pydantic = LazyModule("pydantic")
+    credentials = LazyModule("agentapi_mcp.presentation.credentials")
+    api_keys = LazyModule("agentapi_mcp.core.keys.api_keys")
 
 _MAX_CHARACTERS = 100_000  # a bound on what is read of a pipe; the core checks the length of a key
 _ORGANIZATION = click.option("--organization", is_flag=True, help="The organisation's, for all of its members.")
@@ -36,9 +46,9 @@ def keys() -> None:
 @json_option
 def keys_add(provider: str, model: str | None, name: str | None, *, organization: bool, as_json: bool) -> None:
     """Add a key for PROVIDER: entered at a hidden prompt, or from a pipe; never an argument, which others could see."""
-    new = NewApiKey(provider=provider, value=_read_key(), model=model, name=name)
+    new = api_keys.NewApiKey(provider=provider, value=_read_key(), model=model, name=name)
 
-    async def add(services: Services, _settings: Settings) -> None:
+    async def add(services: Services, _settings: object) -> None:
         key = await services.api_keys.add(services.principal, new, organization=organization)
         _print(key, f"Added {_describe(key)}. It is used from the next message on.", as_json=as_json)
 
@@ -51,10 +61,10 @@ def keys_add(provider: str, model: str | None, name: str | None, *, organization
 def keys_list(*, organization: bool, as_json: bool) -> None:
     """List your keys, without the keys themselves."""
 
-    async def list_(services: Services, _settings: Settings) -> None:
+    async def list_(services: Services, _settings: object) -> None:
         found = await services.api_keys.list_(services.principal, organization=organization)
         if as_json:
-            print_json({"keys": [key_json(key) for key in found]})
+            print_json({"keys": [credentials.key_json(key) for key in found]})
             return
         columns = ("NAME", "PROVIDER", "MODEL", "KEY", "STATE", "LAST USED", "ID")
         table(columns, [_row(key) for key in found])
@@ -71,7 +81,7 @@ def keys_list(*, organization: bool, as_json: bool) -> None:
 def keys_remove(which: str, *, organization: bool, as_json: bool) -> None:
     """Remove a key for good."""
 
-    async def remove(services: Services, _settings: Settings) -> None:
+    async def remove(services: Services, _settings: object) -> None:
         found = await _find(services, which, organization=organization)
         key = await services.api_keys.remove(services.principal, found, organization=organization)
         _print(key, f"Removed {_describe(key)}.", as_json=as_json)
@@ -98,7 +108,7 @@ def keys_activate(which: str, *, organization: bool, as_json: bool) -> None:
 
 
 def _set_active(which: str, *, organization: bool, active: bool, as_json: bool) -> None:
-    async def change(services: Services, _settings: Settings) -> None:
+    async def change(services: Services, _settings: object) -> None:
         found = await _find(services, which, organization=organization)
         key = await services.api_keys.set_active(services.principal, found, active=active, organization=organization)
         key = replace(key, active=active)
@@ -116,19 +126,21 @@ async def _find(services: Services, which: str, *, organization: bool) -> str:
 
 def _print(key: ApiKey, said: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(key_json(key))
+        print_json(credentials.key_json(key))
     else:
         print_err(said)
 
 
-def _read_key() -> SecretStr:
+def _read_key() -> pydantic.SecretStr:
     """Read a key from a hidden prompt, or from stdin where that is no terminal."""
     if sys.stdin.isatty():
-        return SecretStr(ask_secret("API key"))
+        return pydantic.SecretStr(ask_secret("API key"))
     try:
-        return SecretStr(sys.stdin.read(_MAX_CHARACTERS))
+        return pydantic.SecretStr(sys.stdin.read(_MAX_CHARACTERS))
     except UnicodeDecodeError:
-        return SecretStr("\0")  # an invalid character: the core refuses it as it refuses any other malformed key
+        return pydantic.SecretStr(
+            "\0"
+        )  # an invalid character: the core refuses it as it refuses any other malformed key
 
 
 def _describe(key: ApiKey) -> str:

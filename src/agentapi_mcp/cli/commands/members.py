@@ -1,5 +1,7 @@
 """The commands for members of an organisation and their invitations."""
 
+from __future__ import annotations
+
 from uuid import UUID
 
 import click
@@ -9,11 +11,13 @@ from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err
-from agentapi_mcp.core.access.models import Invitation, OrganizationMember
 from agentapi_mcp.core.identity.principals import Role
-from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.values import local_time, moment
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.access.models import Invitation, OrganizationMember
+    from agentapi_mcp.core.services import Services
 
 _ROLE = click.Choice([role.value for role in Role])
 
@@ -29,7 +33,7 @@ def members() -> None:
 def members_list(*, as_json: bool, org_id: UUID | None) -> None:
     """List members, and who is invited."""
 
-    async def list_(services: Services, _settings: Settings) -> None:
+    async def list_(services: Services, _settings: object) -> None:
         found = await services.memberships.list_(services.principal)
         if as_json:
             print_json(
@@ -54,7 +58,7 @@ def members_list(*, as_json: bool, org_id: UUID | None) -> None:
 def members_invite(email: str, role: str, org_id: UUID | None, *, as_json: bool) -> None:
     """Let in whoever first signs in with this verified e-mail within two weeks."""
 
-    async def invite(services: Services, _settings: Settings) -> None:
+    async def invite(services: Services, _settings: object) -> None:
         invitation = await services.memberships.invite(services.principal, email, Role(role))
         if as_json:
             print_json(_invitation_json(invitation))
@@ -72,7 +76,7 @@ def members_invite(email: str, role: str, org_id: UUID | None, *, as_json: bool)
 def members_withdraw(email: str, org_id: UUID | None, *, as_json: bool) -> None:
     """Take an invitation back."""
 
-    async def withdraw(services: Services, _settings: Settings) -> None:
+    async def withdraw(services: Services, _settings: object) -> None:
         await services.memberships.withdraw(services.principal, email)
         if as_json:
             print_json({"withdrawn": email})
@@ -90,7 +94,7 @@ def members_withdraw(email: str, org_id: UUID | None, *, as_json: bool) -> None:
 def members_role(which: str, role: str, org_id: UUID | None, *, as_json: bool) -> None:
     """Give a member another role, from their next request on."""
 
-    async def change(services: Services, _settings: Settings) -> None:
+    async def change(services: Services, _settings: object) -> None:
         found = await member_id(services, which)
         member = await services.memberships.set_role(services.principal, found, Role(role))
         if as_json:
@@ -108,7 +112,7 @@ def members_role(which: str, role: str, org_id: UUID | None, *, as_json: bool) -
 def members_remove(which: str, org_id: UUID | None, *, as_json: bool) -> None:
     """Let a member in no more; their sessions stay."""
 
-    async def remove(services: Services, _settings: Settings) -> None:
+    async def remove(services: Services, _settings: object) -> None:
         member = await services.memberships.remove(services.principal, await member_id(services, which))
         if as_json:
             print_json({"removed": _member_json(member)})

@@ -1,5 +1,7 @@
 """`agentapi-mcp migrate`: apply the migrations of the database."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,23 +10,23 @@ from typing import Any
 
 import click
 
-from agentapi_mcp.app.maintenance import (
-    OtherTables,
-    Preview,
-    migrate_database,
-    migration_states,
-    other_tables,
-    preview_migration,
-)
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import listed
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, table
 from agentapi_mcp.cli.questions import confirm
 from agentapi_mcp.cli.terminal import print_out
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.values import local_time, moment
-from agentapi_mcp.settings import Settings, environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.app import maintenance
+    from agentapi_mcp.app.maintenance import OtherTables, Preview
+else:
+    maintenance = LazyModule("agentapi_mcp.app.maintenance")
 
 
 @click.command()
@@ -58,7 +60,7 @@ class _Options:
 
 
 async def _print_status(*, as_json: bool) -> None:
-    states = await migration_states(_settings(), environment())
+    states = await maintenance.migration_states(read_settings(), environment())
     if as_json:
         applied = [{"id": s.id, "applied_at": s.applied_at and moment(s.applied_at), "note": s.note} for s in states]
         print_json({"migrations": applied})
@@ -70,8 +72,8 @@ async def _print_status(*, as_json: bool) -> None:
 
 
 async def _preview(options: _Options) -> None:
-    plan = await preview_migration(
-        _settings(), environment(), grant_to=options.grant_to, narrow_columns=options.narrow_columns
+    plan = await maintenance.preview_migration(
+        read_settings(), environment(), grant_to=options.grant_to, narrow_columns=options.narrow_columns
     )
     if options.as_json:
         print_json(asdict(plan))
@@ -80,11 +82,13 @@ async def _preview(options: _Options) -> None:
 
 
 async def _migrate(options: _Options) -> None:
-    settings, grant_to = _settings(), options.grant_to
-    others = None if options.confirmed else await other_tables(settings, environment())
+    settings, grant_to = read_settings(), options.grant_to
+    others = None if options.confirmed else await maintenance.other_tables(settings, environment())
     if others is not None:
         _ask(others)
-    done = await migrate_database(settings, environment(), grant_to=grant_to, narrow_columns=options.narrow_columns)
+    done = await maintenance.migrate_database(
+        settings, environment(), grant_to=grant_to, narrow_columns=options.narrow_columns
+    )
     if options.as_json:
         print_json(asdict(done) | {"granted_to": grant_to})
         return
@@ -94,12 +98,6 @@ async def _migrate(options: _Options) -> None:
     if grant_to is not None:
         print_out(f"Granted: the login {grant_to} works for the program.")
     _print_notes(done.notes)
-
-
-def _settings() -> Settings:
-    settings = load_settings()
-    configure_logs(settings.log_level)
-    return settings
 
 
 def _ask(others: OtherTables) -> None:

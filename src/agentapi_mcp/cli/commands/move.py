@@ -4,18 +4,24 @@ from functools import partial
 
 import click
 
-from agentapi_mcp.app import backups
-from agentapi_mcp.app.maintenance import tables_of_others
 from agentapi_mcp.base.errors import ConflictError, InvalidRequestError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.commands.restore import print_lost, restored_json
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.consent import ask, counted, yes_option
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
 from agentapi_mcp.cli.progress import progress
 from agentapi_mcp.cli.signals import unwound_by_signals
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.settings import environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+from agentapi_mcp.environ import environment
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.app import backups, maintenance
+else:
+    backups = LazyModule("agentapi_mcp.app.backups")
+    maintenance = LazyModule("agentapi_mcp.app.maintenance")
 
 
 @click.command()
@@ -31,13 +37,12 @@ def move(url: str, grant_to: str | None, *, yes: bool, as_json: bool) -> None:
 
 
 async def _move(url: str, grant_to: str | None, *, yes: bool, as_json: bool) -> None:
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    settings = read_settings()
     source = await backups.look_at_existing(settings, environment())
     if not source.rows:
         raise InvalidRequestError(f"There is nothing to move in {source.name}.")
     target = backups.target_of(url, grant_to)
-    others = await tables_of_others(target)
+    others = await maintenance.tables_of_others(target)
     there = await backups.look_at(target)
     if there:
         raise ConflictError(f"In that database already: {counted(there)}. Move to an empty one. Nothing was changed.")

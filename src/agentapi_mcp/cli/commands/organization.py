@@ -1,5 +1,7 @@
 """The commands for organisations and their settings."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -8,20 +10,21 @@ import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.catalogue.models import Organization
-from agentapi_mcp.core.catalogue.policy import NAMES
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.organizations import (
-    describe_limits,
-    describe_size,
-    describe_undeclared,
-    describe_usage,
-    organization_out,
-)
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue import policy
+    from agentapi_mcp.core.catalogue.models import Organization
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import organizations
+else:
+    organizations = LazyModule("agentapi_mcp.presentation.organizations")
+    policy = LazyModule("agentapi_mcp.core.catalogue.policy")
 
 _LISTS = ("allowed_agents", "allowed_models")
 
@@ -142,19 +145,19 @@ def _value(name: str, values: Sequence[str]) -> object:
 
 
 def _print(organization: Organization, *, as_json: bool) -> None:
-    out = organization_out(organization)
+    out = organizations.organization_out(organization)
     if as_json:
         print_json(out.model_dump(mode="json"))
         return
     numbers = out.numbers
     print_out(f"{out.name} ({out.id})")
-    print_out(describe_size(numbers))
+    print_out(organizations.describe_size(numbers))
     turns = ", ".join(f"{count} {status}" for status, count in sorted(numbers.turns.items())) or "no turns"
-    print_out(f"last 30 days: {turns}; {describe_usage(numbers)}")
+    print_out(f"last 30 days: {turns}; {organizations.describe_usage(numbers)}")
     settings = out.settings.model_dump()
-    for name in NAMES:
+    for name in policy.NAMES:
         value = settings[name]
         shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]  # as pydantic dumped it
         print_out(f"{name}: {shown}")
-    for line in (*describe_undeclared(out.undeclared_agents), *describe_limits(out.limits)):
+    for line in (*organizations.describe_undeclared(out.undeclared_agents), *organizations.describe_limits(out.limits)):
         print_out(line)

@@ -1,15 +1,22 @@
 """The commands for preferences of a user per MCP client."""
 
+from __future__ import annotations
+
 import click
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_out
-from agentapi_mcp.core.catalogue.models import ClientPreferences
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.preferences import preference_lines, preferences_out
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.catalogue.models import ClientPreferences
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import preferences as presented
+else:
+    presented = LazyModule("agentapi_mcp.presentation.preferences")
 
 _CLIENT = click.option("--client", metavar="NAME", help="The MCP client; needed only where you have several.")
 
@@ -24,10 +31,10 @@ def preferences() -> None:
 def preferences_show(*, as_json: bool) -> None:
     """Show your MCP clients, and what you chose in each."""
 
-    async def show(services: Services, _settings: Settings) -> None:
+    async def show(services: Services, _settings: object) -> None:
         chosen = await services.clients.list_(services.principal)
         if as_json:
-            print_json({"clients": [preferences_out(one).model_dump(mode="json") for one in chosen]})
+            print_json({"clients": [presented.preferences_out(one).model_dump(mode="json") for one in chosen]})
             return
         if not chosen:
             print_out("No MCP client of yours has been here in the last thirty days.")
@@ -61,11 +68,11 @@ def preferences_unset(name: str, client: str | None, *, as_json: bool) -> None:
 
 
 def _change(name: str, value: str | None, client: str | None, *, as_json: bool) -> None:
-    async def change(services: Services, _settings: Settings) -> None:
+    async def change(services: Services, _settings: object) -> None:
         found = await services.clients.find_client(services.principal, client)
         changed = await services.clients.change(services.principal, found, name, value)
         if as_json:
-            print_json(preferences_out(changed).model_dump(mode="json"))
+            print_json(presented.preferences_out(changed).model_dump(mode="json"))
         else:
             _print(changed)
 
@@ -73,7 +80,7 @@ def _change(name: str, value: str | None, client: str | None, *, as_json: bool) 
 
 
 def _print(chosen: ClientPreferences) -> None:
-    lines = preference_lines(preferences_out(chosen))
+    lines = presented.preference_lines(presented.preferences_out(chosen))
     print_out(f"{chosen.client}:{'' if lines else ' nothing chosen'}")
     for line in lines:
         print_out(f"  {line}")

@@ -1,19 +1,31 @@
 """`agentapi-mcp reset`: begin anew, without anything that was kept."""
 
-import asyncio
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import partial
 
 import click
 
-from agentapi_mcp.app import backups, homes
 from agentapi_mcp.base.errors import StoreBusyError, StoreError
+from agentapi_mcp.base.lazy import LazyModule
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.consent import ask, counted, size, yes_option
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import explain, guarded, print_json
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.settings import Settings, environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+from agentapi_mcp.environ import environment
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentapi_mcp.app import backups, homes
+    from agentapi_mcp.settings import Settings
+else:
+    backups = LazyModule("agentapi_mcp.app.backups")
+    homes = LazyModule("agentapi_mcp.app.homes")
+    asyncio = LazyModule("asyncio")
 
 
 @click.command()
@@ -25,8 +37,7 @@ def reset(*, yes: bool, as_json: bool) -> None:
 
 
 async def _reset(*, yes: bool, as_json: bool) -> None:
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    settings = read_settings()
     place = backups.place_name(settings, environment())
     embedded = backups.is_embedded(settings)
     if embedded and not homes.has_data(settings, environment()):

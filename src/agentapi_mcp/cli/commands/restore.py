@@ -1,23 +1,32 @@
 """`agentapi-mcp restore`: load a backup into an empty place, or in place of what is there."""
 
+from __future__ import annotations
+
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import click
 
-from agentapi_mcp.app import backups
-from agentapi_mcp.app.backups import Restored
 from agentapi_mcp.base.errors import ConflictError
+from agentapi_mcp.base.lazy import LazyModule
+from agentapi_mcp.cli.configured import read_settings
 from agentapi_mcp.cli.consent import ask, counted, read_passphrase, sealed, yes_option
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json
 from agentapi_mcp.cli.progress import progress
 from agentapi_mcp.cli.signals import unwound_by_signals
 from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings, environment, load_settings
-from agentapi_mcp.telemetry import configure_logs
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.app import backups
+    from agentapi_mcp.app.backups import Restored
+    from agentapi_mcp.settings import Settings
+else:
+    backups = LazyModule("agentapi_mcp.app.backups")
 
 
 @click.command()
@@ -32,8 +41,7 @@ def restore(file: Path, *, replace: bool, keys_to: Path | None, yes: bool, as_js
 
 
 async def _restore(file: Path, *, replace: bool, keys_to: Path | None, yes: bool, as_json: bool) -> None:
-    settings = load_settings()
-    configure_logs(settings.log_level)
+    settings = read_settings()
     with backups.open_backup(file) as backup:
         backups.check_version(backup)
         keys = None
@@ -69,6 +77,7 @@ def _print(done: Restored, keys_to: Path | None) -> None:
     print_out(f"Restored what was there on {made_at}: {counted(rows)}.")
     if done.config is not None:
         print_out(f"The configuration file is {done.config}.")
+        print_out("It says which programs and servers agents run: look at it, unless the backup is your own.")
     if done.kept_config is not None:
         print_err(f"{done.kept_config} was kept; the backup has another agentapi.toml, which unzip(1) takes out.")
     if done.config_fault is not None:

@@ -11,7 +11,6 @@ from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings
 
 
 @click.group(cls=CommandGroup)
@@ -23,7 +22,7 @@ def secrets() -> None:
 @json_option
 def secrets_generate(*, as_json: bool) -> None:
     """Print a new master key."""
-    key = import_module("agentapi_mcp.app.maintenance").new_master_key()
+    key = import_module("agentapi_mcp.app.master_keys").new_master_key()
     if as_json:
         print_json({"master_key": key})
     else:
@@ -35,7 +34,7 @@ def secrets_generate(*, as_json: bool) -> None:
 def secrets_rotate(*, as_json: bool) -> None:
     """Seal every key and account with the first master key again; may be stopped and begun again at any time."""
 
-    async def rotate(services: Services, _settings: Settings) -> None:
+    async def rotate(services: Services, _settings: object) -> None:
         keys, accounts = await services.api_keys.rotate(services.principal), await services.accounts.rotate()
         unopened = Counter(keys.unopened) + Counter(accounts.unopened)
         if as_json and not unopened:

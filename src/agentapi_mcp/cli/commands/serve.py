@@ -4,9 +4,15 @@ from functools import partial
 
 import click
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.options import FILE, tool_prefix_option, toolsets_option
 from agentapi_mcp.cli.outputs import guarded
-from agentapi_mcp.cli.serve import ServeOptions, serve_http, uvloop_factory
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.cli import serve as serving
+else:
+    serving = LazyModule("agentapi_mcp.cli.serve")
 
 
 @click.command()
@@ -22,5 +28,5 @@ from agentapi_mcp.cli.serve import ServeOptions, serve_http, uvloop_factory
 @click.option("--tls-key", type=FILE, help="The private key of that certificate, a PEM file.")
 def serve(**values: object) -> None:
     """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
-    options = ServeOptions(**values)  # type: ignore[arg-type]  # click checked them
-    guarded(partial(serve_http, options), loop_factory=uvloop_factory())
+    options = serving.ServeOptions(**values)  # type: ignore[arg-type]  # click checked them
+    guarded(partial(serving.serve_http, options), loop_factory=serving.uvloop_factory())

@@ -1,6 +1,7 @@
 """The commands for sessions."""
 
-import asyncio
+from __future__ import annotations
+
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli import completions
 from agentapi_mcp.cli.consent import ask
@@ -16,13 +18,20 @@ from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.conversations.models import Session
-from agentapi_mcp.core.conversations.sessions import Transcript
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.transcripts import render_json, render_markdown
-from agentapi_mcp.presentation.usage_words import dollars
 from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentapi_mcp.core.conversations.models import Session
+    from agentapi_mcp.core.conversations.sessions import Transcript
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import transcripts, usage_words
+else:
+    usage_words = LazyModule("agentapi_mcp.presentation.usage_words")
+    transcripts = LazyModule("agentapi_mcp.presentation.transcripts")
+    asyncio = LazyModule("asyncio")
 
 
 @click.group(cls=CommandGroup)
@@ -66,7 +75,7 @@ def sessions_export(session_id: str, form: str, output: Path | None, *, as_json:
 def sessions_rename(session_id: str, title: str, *, as_json: bool) -> None:
     """Give a session another title."""
 
-    async def rename(services: Services, _settings: Settings) -> None:
+    async def rename(services: Services, _settings: object) -> None:
         found = await _find_session(services, session_id)
         await services.sessions.rename(services.principal, found, title)
         if as_json:
@@ -110,7 +119,7 @@ def _totals(session: Session) -> tuple[str, str, str]:
     """Return how many turns there were, their tokens, and their cost."""
     sums = session.totals
     missing = f" + {sums.unpriced:,} unknown" if sums.unpriced and sums.cost_usd is not None else ""
-    cost = "unknown" if sums.cost_usd is None else f"{dollars(sums.cost_usd)}{missing}"
+    cost = "unknown" if sums.cost_usd is None else f"{usage_words.dollars(sums.cost_usd)}{missing}"
     return f"{sums.turns:,}", f"{sums.input_tokens + sums.output_tokens:,}", cost
 
 
@@ -123,10 +132,10 @@ async def _show_session(services: Services, session_id: str, *, as_json: bool) -
     """Print a whole transcript, with times as the clock on the wall here shows them."""
     transcript = await whole_transcript(services, await _find_session(services, session_id))
     if as_json:
-        print_json(render_json(transcript))
+        print_json(transcripts.render_json(transcript))
     else:
         time = partial(local_time, seconds=True)
-        print_out(click.unstyle(render_markdown(transcript, time=time)), end="")
+        print_out(click.unstyle(transcripts.render_markdown(transcript, time=time)), end="")
 
 
 async def _export_session(services: Services, session_id: str, form: str, out: Path | None, *, as_json: bool) -> None:
@@ -134,11 +143,11 @@ async def _export_session(services: Services, session_id: str, form: str, out: P
     transcript = await whole_transcript(services, await _find_session(services, session_id))
     if out is None:
         if form == "json" or as_json:
-            print_json(render_json(transcript))
+            print_json(transcripts.render_json(transcript))
         else:
-            print_out(click.unstyle(render_markdown(transcript)), end="")
+            print_out(click.unstyle(transcripts.render_markdown(transcript)), end="")
         return
-    text = click.unstyle(render_markdown(transcript)) if form == "markdown" else _json(transcript)
+    text = click.unstyle(transcripts.render_markdown(transcript)) if form == "markdown" else _json(transcript)
     try:
         await asyncio.to_thread(out.write_text, text, encoding="utf-8")
     except OSError as exc:
@@ -161,7 +170,7 @@ async def _delete_session(services: Services, session_id: str, *, confirmed: boo
 
 
 def _json(transcript: Transcript) -> str:
-    return json_text(render_json(transcript)) + "\n"
+    return json_text(transcripts.render_json(transcript)) + "\n"
 
 
 def _fields(session: Session) -> dict[str, object]:

@@ -10,11 +10,11 @@ from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, table
 from agentapi_mcp.cli.terminal import print_out
+from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.values import local_time
 from agentapi_mcp.resident.control import ResidentServer, differences, find_servers
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.place import NoPlaceError, check_place
-from agentapi_mcp.settings import environment
 
 
 @click.command()

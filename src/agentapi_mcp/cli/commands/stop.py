@@ -8,9 +8,9 @@ from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import FAILED, print_json
 from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.environ import environment
 from agentapi_mcp.resident.control import ResidentServer, find_servers
 from agentapi_mcp.resident.control import stop as stop_server
-from agentapi_mcp.settings import environment
 
 
 @click.command()

@@ -1,5 +1,7 @@
 """The commands for personal tokens."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -9,20 +11,27 @@ from uuid import UUID
 import click
 from typing_extensions import override
 
-from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.ids import TOKEN, find_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.access.models import PersonalToken
-from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import NEEDS, TokenScope
-from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
-from agentapi_mcp.presentation.credentials import scopes_of, token_json, toolsets_of
 from agentapi_mcp.presentation.values import local_time
-from agentapi_mcp.settings import Settings
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.base import clock
+    from agentapi_mcp.core.access import personal_tokens
+    from agentapi_mcp.core.access.models import PersonalToken
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import credentials
+else:
+    credentials = LazyModule("agentapi_mcp.presentation.credentials")
+    personal_tokens = LazyModule("agentapi_mcp.core.access.personal_tokens")
+    clock = LazyModule("agentapi_mcp.base.clock")
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
@@ -87,21 +96,21 @@ def tokens_create(
     With --toolset, clients see the tools of these toolsets, whatever the server offers to others. That gives no right.
     """
 
-    async def create(services: Services, _settings: Settings) -> None:
+    async def create(services: Services, _settings: object) -> None:
         made = await services.personal_tokens.create(
             services.principal,
             name,
-            scopes=scopes or USUAL_SCOPES,
+            scopes=scopes or personal_tokens.USUAL_SCOPES,
             toolsets=toolsets or None,
             expires_in=expires_in,
         )
         if as_json:
-            print_json(token_json(made.token) | {"token": made.secret})
+            print_json(credentials.token_json(made.token) | {"token": made.secret})
             return
         print_out(made.secret)  # stdout has only the token, for scripts
         print_err(
             f"The token {made.token.name!r} is not shown again. Until {local_time(made.token.expires_at)} it "
-            f"may: {', '.join(scopes_of(made.token))}. Send it as Authorization: Bearer."
+            f"may: {', '.join(credentials.scopes_of(made.token))}. Send it as Authorization: Bearer."
         )
         for toolset, scopes_needed in sorted(_refused_toolsets(made.token)):
             print_err(
@@ -118,10 +127,10 @@ def tokens_create(
 def tokens_list(*, as_json: bool, **target: UUID | None) -> None:
     """List the tokens that are not revoked, newest first."""
 
-    async def list_(services: Services, _settings: Settings) -> None:
+    async def list_(services: Services, _settings: object) -> None:
         found = await services.personal_tokens.list_(services.principal)
         if as_json:
-            print_json({"tokens": [token_json(token) for token in found]})
+            print_json({"tokens": [credentials.token_json(token) for token in found]})
             return
         table(("NAME", "TOKEN", "MAY", "EXPIRES", "LAST USED", "TOOLSETS", "ID"), [_row_of(token) for token in found])
         if not found:
@@ -137,14 +146,14 @@ def tokens_list(*, as_json: bool, **target: UUID | None) -> None:
 def tokens_revoke(which: str, *, as_json: bool, **target: UUID | None) -> None:
     """End a token now."""
 
-    async def revoke(services: Services, _settings: Settings) -> None:
+    async def revoke(services: Services, _settings: object) -> None:
         tokens = await services.personal_tokens.list_(services.principal)
         named = [one for one in tokens if one.name == which]
         id_ = str(named[0].id) if named else find_id([str(one.id) for one in tokens], which, TOKEN)
         token = next(one for one in tokens if str(one.id) == id_)
         await services.personal_tokens.revoke(services.principal, id_)
         if as_json:
-            print_json({"revoked": token_json(token)})
+            print_json({"revoked": credentials.token_json(token)})
         else:
             print_err(f"Revoked {token.name!r}. No request with it is answered any more.")
 
@@ -161,13 +170,13 @@ def _refused_toolsets(token: PersonalToken) -> Iterator[tuple[str, str]]:
 
 
 def _row_of(token: PersonalToken) -> tuple[object, ...]:
-    expired = "expired " if token.expires_at <= SystemClock().now() else ""
+    expired = "expired " if token.expires_at <= clock.SystemClock().now() else ""
     return (
         token.name,
         f"…{token.last_four}",
-        " ".join(scopes_of(token)),
+        " ".join(credentials.scopes_of(token)),
         f"{expired}{local_time(token.expires_at)}",
         "never" if token.last_used_at is None else local_time(token.last_used_at),
-        " ".join(toolsets_of(token) or ["the server's"]),
+        " ".join(credentials.toolsets_of(token) or ["the server's"]),
         token.id,
     )

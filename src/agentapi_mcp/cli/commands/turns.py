@@ -1,24 +1,32 @@
 """The commands for turns."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import click
 
-from agentapi_mcp.base.errors import NotFoundError
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.ids import TURN, check_part, find_id, whole_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
-from agentapi_mcp.cli.replies import Fields, turn_fields
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, Turn
-from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.values import local_time, moment
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.cli import replies
+    from agentapi_mcp.core.conversations import models
+    from agentapi_mcp.core.conversations.models import Turn
+    from agentapi_mcp.core.services import Services
+else:
+    models = LazyModule("agentapi_mcp.core.conversations.models")
+    replies = LazyModule("agentapi_mcp.cli.replies")
 
 _SHOWN = 60
 _LONGEST = 1000
-_SEARCHED = 1000  # newest turns, among which a part of an id is looked for
 
 
 @click.group(cls=CommandGroup)
@@ -52,7 +60,8 @@ def turns_cancel(turn_id: str, *, as_json: bool) -> None:
 
 
 async def _list_turns(services: Services, limit: int, *, running: bool, as_json: bool) -> None:
-    found = await services.turns.recent(services.principal, limit, only_open=running)
+    read = await services.turns.recent(services.principal, limit + 1, only_open=running)
+    found = read[:limit]
     if as_json:
         print_json({"turns": [_listed_fields(turn) for turn in found]})
         return
@@ -69,6 +78,8 @@ async def _list_turns(services: Services, limit: int, *, running: bool, as_json:
         for turn in found
     ]
     table(("TURN", "STATUS", "AGENT", "BEGAN", "TOOK (S)", "COST ($)", "MESSAGE"), rows)
+    if len(read) > limit:
+        print_err(f"There are more, older ones: say a higher --limit. Shown: {limit}.")
     if not found:
         print_err("No turn is running." if running else "There are no turns.")
     elif running:
@@ -100,13 +111,7 @@ async def _find_turn(services: Services, text: str) -> str:
     if whole is not None:
         return whole
     check_part(text, TURN)
-    newest = await services.turns.recent(services.principal, _SEARCHED)
-    try:
-        return find_id((str(turn.id) for turn in newest), text, TURN)
-    except NotFoundError as exc:
-        if len(newest) == _SEARCHED:
-            exc.add_note(f"Only your newest {_SEARCHED:,} turns were searched: say the whole id of an older one.")
-        raise
+    return find_id(map(str, await services.turns.ids_like(services.principal, text)), text, TURN)
 
 
 def _print(turn: Turn, *, as_json: bool) -> None:
@@ -126,13 +131,13 @@ def _print(turn: Turn, *, as_json: bool) -> None:
     print_out(str(fields["text"]))
 
 
-def _listed_fields(turn: Turn) -> Fields:
+def _listed_fields(turn: Turn) -> replies.Fields:
     """Serialize a turn with the beginning of its reply, which is all that was read."""
-    is_long = len(turn.reply) > LISTED_CHARACTERS
-    return _fields(replace(turn, reply=turn.reply[:LISTED_CHARACTERS])) | {"reply_truncated": is_long}
+    is_long = len(turn.reply) > models.LISTED_CHARACTERS
+    return _fields(replace(turn, reply=turn.reply[: models.LISTED_CHARACTERS])) | {"reply_truncated": is_long}
 
 
-def _fields(turn: Turn) -> Fields:
+def _fields(turn: Turn) -> replies.Fields:
     """Serialize a turn with the times that tell how long it has run, which an answer to a message needs not have."""
     times = {"created_at": turn.created_at, "asked_at": turn.asked_at, "ended_at": turn.ended_at}
-    return turn_fields(turn) | {name: at and moment(at) for name, at in times.items()}
+    return replies.turn_fields(turn) | {name: at and moment(at) for name, at in times.items()}

@@ -4,10 +4,16 @@ from functools import partial
 
 import click
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.consent import yes_option
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded
-from agentapi_mcp.cli.uninstalling import uninstall as uninstall_all
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.cli import uninstalling
+else:
+    uninstalling = LazyModule("agentapi_mcp.cli.uninstalling")
 
 
 @click.command()
@@ -15,4 +21,4 @@ from agentapi_mcp.cli.uninstalling import uninstall as uninstall_all
 @json_option
 def uninstall(*, yes: bool, as_json: bool) -> None:
     """Take this server out of the clients, and remove all that it keeps on this machine."""
-    guarded(partial(uninstall_all, yes=yes, as_json=as_json))
+    guarded(partial(uninstalling.uninstall, yes=yes, as_json=as_json))

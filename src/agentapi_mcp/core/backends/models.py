@@ -64,6 +64,10 @@ class OfferedModel:
     cached_price: Decimal | None = None
 
 
+# In place of the name of a model, for an agent that borrows one: none is to be asked. (A client's "none" is no value.)
+WITHOUT_MODEL = "off"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """A model of another agent, which an agent that BORROWS_MODELS may ask; what it costs is on the turn's bill.

@@ -19,7 +19,7 @@ from agentapi_mcp.base.money import Prices
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.accounts.models import AccountToken
-from agentapi_mcp.core.backends.models import Writer
+from agentapi_mcp.core.backends.models import WITHOUT_MODEL, Writer
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.agent_views import agent_view, model_views
 from agentapi_mcp.core.catalogue.catalogue import (
@@ -60,6 +60,7 @@ class Choice:
     `key` is the API key of the user or organisation to use, `account` the user's connected account, whose `token` is
     read when the turn is accepted; without either, the operator's key is used. Where another agent lends its model,
     the backend that asks it is `lender`, and `writer` says so to the agent; model, key and account are the lender's.
+    `borrowed` is what the session keeps of that: AGENT/MODEL, also where it cannot be used now, or `off`.
     """
 
     agent_id: AgentId
@@ -73,6 +74,17 @@ class Choice:
     token: AccountToken | None = None
     lender: Backend | None = None
     writer: Writer | None = None
+    borrowed: str | None = None
+
+    @property
+    def model_name(self) -> str | None:
+        """The model as the turn has it: by its name, or as AGENT/MODEL where another agent lends it."""
+        return self.borrowed or self.model_row_name
+
+    @property
+    def model_row_name(self) -> str | None:
+        """The name in the model's row."""
+        return self.model.name if self.model else None
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -243,7 +255,8 @@ class Agents:
         """Choose agent and model: the caller's, else the client's preferences, else the organisation's settings.
 
         A default that the agent does not have, such as a model of another agent, is skipped. One of `means` is used
-        if it is for the model's provider; `settings` restrict agents and models.
+        if it is for the model's provider; `settings` restrict agents and models. For an agent that borrows,
+        `session_model` is the AGENT/MODEL that the session agreed on, and no other agent is ever taken for it.
 
         Raises:
             NotFoundError: there is no such agent or model.
@@ -266,9 +279,9 @@ class Agents:
         own_model = preferences.of_agent(entry.name).model
         if entry.borrows_models:
             # Never by a default of all agents: who has not named a model for this one has not agreed to its costs.
-            meant = session_model or own_model or entry.default_model_name
+            wanted = _Wanted(model, session_model, own_model or entry.default_model_name)
             is_operators = model is None and own_model is None and _is_operators(entries, entry, session_model)
-            return _borrowing(entries, entry, model, meant, _Pays(means, NO_MEANS if is_operators else means))
+            return _borrowing(entries, entry, wanted, _Pays(means, NO_MEANS if is_operators else means))
         defaults = (session_model, own_model, preferences.default_model, settings.default_model)
         return _choice(entries, entry, model, defaults, means)
 
@@ -362,45 +375,81 @@ class _Pays:
     lent: Means
 
 
-def _borrowing(
-    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, named: str | None, default: str | None, pays: _Pays
-) -> Choice:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A model to borrow: what the caller names, else what the session agreed on, else a default."""
+
+    named: str | None
+    agreed: str | None
+    default: str | None
+
+
+def _borrowing(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, wanted: _Wanted, pays: _Pays) -> Choice:
     """Return an agent that has no models, with that of another one which the caller names, or which is its default.
 
     A model that is named and cannot be used is refused; a default that cannot be used is told to the agent.
     """
     alone = _paid(entries, entry, _reach(entries, entry, pays.own), None, pays.own)
-    model = named or default
+    agreed = None if wanted.named else wanted.agreed
+    model = wanted.named or agreed or wanted.default
     if model is None:
         return alone
+    if model == WITHOUT_MODEL:
+        return replace(alone, borrowed=WITHOUT_MODEL)
     try:
-        lent = _lent(entries, entry, model, pays.lent)
+        lent = _lent(entries, _agreed(entries, entry, model) if agreed else _named(entries, entry, model), pays.lent)
     except AgentApiError as exc:
-        if named is not None:
+        if wanted.named is not None:
             raise
-        return replace(alone, writer=Writer(agent="", model=model, lacks=str(exc)))
+        return replace(alone, writer=Writer(agent="", model=model, lacks=str(exc)), borrowed=agreed)
     writer = Writer(
         agent=lent.agent,
         model=lent.model.name if lent.model else model,
         run=lent.backend.run,
         key_variables=lent.declaration.key_variables if lent.key_source is KeySource.SERVER else (),
     )
-    return replace(alone, model=lent.model, key=lent.key, account=lent.account, lender=lent.backend, writer=writer)
+    return replace(
+        alone,
+        model=lent.model,
+        key=lent.key,
+        account=lent.account,
+        lender=lent.backend,
+        writer=writer,
+        borrowed=f"{writer.agent}/{writer.model}",
+    )
 
 
-def _lent(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: str, means: Means) -> Choice:
-    """Return the agent that has this model, by the model's name, its id or AGENT/MODEL."""
+def _agreed(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, agreed: str) -> tuple[CatalogueEntry, str]:
+    """Return the agent of an AGENT/MODEL that was agreed on, and no other one that has a model of that name or id."""
+    agent, _, model = agreed.partition("/")
+    owner = next((entry for entry in entries if entry.name == agent != borrower.name), None)
+    if owner is not None and owner.find_model(model) is not None:
+        return owner, model
+    gone = f"There is no agent {agent}" if owner is None else f"The agent {agent} has no model {shown_name(model)}"
+    raise NotFoundError(
+        f"{gone} that you may use any more. This conversation agreed on that one, so no other is asked: name another "
+        f"model, as AGENT/MODEL, or {WITHOUT_MODEL} to go on without."
+    )
+
+
+def _named(entries: Sequence[CatalogueEntry], borrower: CatalogueEntry, model: str) -> tuple[CatalogueEntry, str]:
+    """Return the agent that has this model, by the model's name, its id or AGENT/MODEL, and what it calls it."""
     owners = _owners(entries, borrower, model)
     if not owners:
         others = [entry for entry in entries if entry.name != borrower.name]
         known = listed(sorted({one.name for entry in others for one in entry.row.models if one.enabled}))
         raise NotFoundError(f"No agent has a model {shown_name(model)}; there are: {known}.")
-    if len(owners) > 1:  # each with a price and a key of its own; a session knows its model by the name alone
+    if len(owners) > 1:  # each with a price and a key of its own
         names = listed([f"{entry.name}/{name}" for entry, name in owners])
         raise InvalidRequestError(
             f"Several agents have a model {shown_name(model)}: name one of {names}.", argument="model"
         )
-    ((owner, name),) = owners
+    return owners[0]
+
+
+def _lent(entries: Sequence[CatalogueEntry], model: tuple[CatalogueEntry, str], means: Means) -> Choice:
+    """Return how an agent is asked that lends its model."""
+    owner, name = model
     lent = _choice(entries, owner, name, (), means)
     if Capability.RESUME in lent.backend.capabilities:
         raise InvalidRequestError(

@@ -14,6 +14,7 @@ from agentapi_mcp.core.conversations.ports import TurnStore
 from agentapi_mcp.core.identity.principals import Principal
 
 _DELIVERED_DELAY = timedelta(milliseconds=30)
+_LONGEST_PAUSE = timedelta(seconds=30)  # before what the database did not take is written again
 Spawn = Callable[[Coroutine[None, None, None]], "asyncio.Task[None]"]
 
 
@@ -27,6 +28,7 @@ class CallerNews:
         self._marking: set[asyncio.Task[None]] = set()
         self._delivered: set[TurnId] = set()
         self._has_delivered = asyncio.Event()
+        self._was_refused = False  # what the last flush had to write is not written
 
     def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         """Write a mark without waiting."""
@@ -41,10 +43,13 @@ class CallerNews:
 
     async def run(self) -> None:
         """Write deliveries forever."""
+        pause = _DELIVERED_DELAY
         while True:
-            await self._has_delivered.wait()
-            await self._clock.sleep(_DELIVERED_DELAY)
+            if not self._delivered:
+                await self._has_delivered.wait()
+            await self._clock.sleep(pause)
             await guarded(self.flush())
+            pause = min(pause * 2, _LONGEST_PAUSE) if self._was_refused else _DELIVERED_DELAY
 
     async def publish(self) -> None:
         """Write at once what is waiting, for whoever looks in another process."""
@@ -57,11 +62,13 @@ class CallerNews:
         delivered = frozenset(self._delivered)
         self._has_delivered.clear()
         if delivered:
+            self._was_refused = True
             # Only what is written is forgotten: where this is cancelled at the end of the process, or the store is
-            # away, the next flush writes it.
+            # away, a later flush writes it.
             with suppress(StoreError):
                 await self._turns.mark_delivered(sorted(delivered))
                 self._delivered -= delivered
+                self._was_refused = False
 
     async def _mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn

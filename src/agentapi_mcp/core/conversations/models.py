@@ -254,7 +254,8 @@ class NewTurn:
     that this one asks again. `asked` says that the request to the provider follows at once. `most` is what its user may
     have in all processes; a turn that is `refused` already is written in no case, and others that answer it are found.
     `defaults` are what agent, model and parameters were chosen by, which the store compares; None compares nothing.
-    `paid_by` is what it is asked with, for its bill.
+    `model` is that of the row, except that a borrowed one is AGENT/MODEL, and may have no row any more. `paid_by` is
+    what it is asked with, for its bill.
     """
 
     id: TurnId
@@ -265,6 +266,7 @@ class NewTurn:
     agent: str
     backend: str
     model_row_id: ModelRowId | None
+    model_row_name: str | None
     model: str | None
     message: str
     title: str

@@ -67,6 +67,10 @@ class TurnStore(Protocol):
         """
         ...
 
+    async def ids_like(self, principal: Principal, part: str, limit: int) -> tuple[TurnId, ...]:
+        """Return so many ids of the principal's turns that begin or end with this part, of hexadecimal digits alone."""
+        ...
+
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
         """Record a fact about a turn's callers; return its time by the store's clock, None without such a turn."""
         ...
@@ -139,6 +143,10 @@ class SessionStore(Protocol):
 
         The organisation settings are `default_agent`, `default_model`, `temperature`, `max_tokens` and `system_prompt`.
         """
+        ...
+
+    async def last_model(self, principal: Principal, session_id: SessionId) -> str | None:
+        """Return the model of the last turn of a session, as that turn has it; None for one without a model."""
         ...
 
     async def list_(

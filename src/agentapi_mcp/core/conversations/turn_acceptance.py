@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from agentapi_mcp.base import log_context
 from agentapi_mcp.base.errors import (
@@ -124,15 +125,26 @@ class TurnAcceptance:
     async def _choose(self, principal: Principal, checked: CheckedRequest, defaults: Defaults) -> "_Chosen":
         request, settings = checked.request, read_settings(defaults.settings)
         means = await self._wallet.means(principal)
-        choice = await self._agents.resolve(
+        resolve = partial(
+            self._agents.resolve,
             agent=request.agent or defaults.agent,
             model=request.model,
-            # The session's model is one of its agent; another agent does not have it.
-            session_model=defaults.model if _is_of(request.agent, defaults) else None,
             means=means,
             settings=settings,
             preferences=request.preferences,
         )
+        # The session's model is one of its agent; another agent does not have it.
+        goes_on = _is_of(request.agent, defaults)
+        choice = await resolve(session_model=defaults.model if goes_on else None)
+        if (
+            goes_on
+            and checked.session_id is not None
+            and request.model is None
+            and Capability.BORROWS_MODELS in choice.backend.capabilities
+        ):
+            # The session does not know which agent lent it the model; its last turn does, also of one that is gone.
+            agreed = await self._sessions.last_model(principal, checked.session_id)
+            choice = await resolve(session_model=agreed)
         # Before the turn is stored: who has to connect an account again is asked to, and sends the same message.
         token = await self._wallet.token(principal, means, choice.account)
         choice = choice if token is None else replace(choice, token=token)
@@ -161,8 +173,7 @@ class TurnAcceptance:
         self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, chosen: "_Chosen", attempt: "_Attempt"
     ) -> NewTurn:
         request, choice = checked.request, chosen.choice
-        model = choice.model
-        details = AuditDetails(agent=choice.agent, model=model.name if model else None)
+        details = AuditDetails(agent=choice.agent, model=choice.model_name)
         target = AuditTarget("turn", str(turn_id))
         return NewTurn(
             id=turn_id,
@@ -175,11 +186,12 @@ class TurnAcceptance:
             agent=choice.agent,
             backend=choice.declaration.backend,
             model_row_id=choice.model_row_id,
-            model=model.name if model else None,
+            model_row_name=choice.model_row_name,
+            model=choice.model_name,
             message=request.message,
             title=checked.title,
             parameters=chosen.parameters,
-            fingerprint=checked.fingerprint(principal, choice.agent, model.name if model else None),
+            fingerprint=checked.fingerprint(principal, choice.agent, choice.model_name),
             client=log_context.client_program.get(),
             idempotency_key=request.idempotency_key,
             lease_owner=self._runner.owner,

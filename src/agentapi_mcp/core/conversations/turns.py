@@ -1,6 +1,7 @@
 """Send messages to agents, and wait for, follow, read and cancel their turns."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import replace
@@ -137,6 +138,14 @@ class Turns:
         """
         require(principal, Action.READ_SESSIONS)
         return await _within(_LEAST_WAIT, self._turns.recent(principal, limit, only_open=only_open))
+
+    async def ids_like(self, principal: Principal, part: str, limit: int = 10) -> tuple[TurnId, ...]:
+        """Return so many ids of the caller's turns that begin or end with this part; none where it is part of no id."""
+        require(principal, Action.READ_SESSIONS)
+        digits = part.strip().lower().replace("-", "")
+        if re.fullmatch(r"[0-9a-f]{1,32}", digits) is None:
+            return ()
+        return await _within(_LEAST_WAIT, self._turns.ids_like(principal, digits, limit))
 
     def delivered(self, turn: Turn) -> None:
         """Note that a caller has received a turn; every edge calls it, or the same message gets the same turn again."""

@@ -1,12 +1,16 @@
 """Models of the doctor: results of checks, and facts about the parts."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from agentapi_mcp.core.access.models import Issuer
-from agentapi_mcp.core.catalogue.models import AgentDeclaration
+TYPE_CHECKING = False  # type checkers take it for true; who shows the results needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.access.models import Issuer
+    from agentapi_mcp.core.catalogue.models import AgentDeclaration
 
 
 class CheckOutcome(StrEnum):

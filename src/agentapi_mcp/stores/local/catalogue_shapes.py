@@ -57,7 +57,7 @@ Price = Annotated[Decimal, Field(ge=0, le=1_000_000), BeforeValidator(_whole_too
 class Shape(BaseModel):
     """A strictly typed table that rejects unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class PricesShape(Shape):

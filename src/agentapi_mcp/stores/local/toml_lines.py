@@ -1,14 +1,15 @@
 """Line numbers of TOML keys, which the parser does not report."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 Path = tuple[str | int, ...]
 
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
-_HEADER = re.compile(rf"^\s*(\[\[?)\s*({_DOTTED})\s*\]\]?")
-_KEY = re.compile(rf"^\s*({_DOTTED})\s*=\s*(.*)$")
+_HEADER = rf"^\s*(\[\[?)\s*({_DOTTED})\s*\]\]?"
+_KEY = rf"^\s*({_DOTTED})\s*=\s*(.*)$"
 _DELIMITERS = ('"""', "'''")
 
 
@@ -16,20 +17,12 @@ class TomlLines:
     """Lines of the tables and keys of a valid TOML text; everything within a value has the value's line."""
 
     def __init__(self, text: str) -> None:
-        self._lines: dict[Path, int] = {}
-        self._lists: dict[Path, int] = {}
-        table: Path = ()
-        open_string: str | None = None
-        for number, line in enumerate(text.split("\n"), start=1):
-            if open_string is not None:
-                open_string = None if open_string in line else open_string
-            elif header := _HEADER.match(line):
-                table = self._enter(header[1], _parts(header[2]))
-                self._note(table, number)
-            elif key := _KEY.match(line):
-                path = table + _parts(key[1])
-                self._note(path, number)
-                open_string = _opened(key[2])
+        self._text = text
+
+    @cached_property
+    def _lines(self) -> Mapping[Path, int]:
+        # Read when a line is first asked for: of a file without a fault, none is.
+        return _Reading(self._text).lines
 
     def line_of(self, path: Sequence[str | int]) -> int:
         """Return the line of `path`, or of its nearest enclosing key."""
@@ -39,10 +32,31 @@ class TomlLines:
                 return line
         return 1
 
+
+class _Reading:
+    """Reads a text for the lines in it."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[Path, int] = {}
+        self._lists: dict[Path, int] = {}
+        table: Path = ()
+        open_string: str | None = None
+        is_header, is_key = re.compile(_HEADER), re.compile(_KEY)
+        for number, line in enumerate(text.split("\n"), start=1):
+            if open_string is not None:
+                open_string = None if open_string in line else open_string
+            elif header := is_header.match(line):
+                table = self._enter(header[1], _parts(header[2]))
+                self._note(table, number)
+            elif key := is_key.match(line):
+                path = table + _parts(key[1])
+                self._note(path, number)
+                open_string = _opened(key[2])
+
     def _note(self, path: Path, number: int) -> None:
-        self._lines[path] = number
+        self.lines[path] = number
         for length in range(1, len(path)):  # a dotted key declares its tables implicitly
-            self._lines.setdefault(path[:length], number)
+            self.lines.setdefault(path[:length], number)
 
     def _enter(self, bracket: str, names: Path) -> Path:
         path: Path = ()

@@ -61,6 +61,9 @@ SELECT t.session_id, count(*) AS turns, sum(t.input_tokens) AS input_tokens, sum
  GROUP BY t.session_id
 """
 _DEFAULTS: LiteralString = "SELECT * FROM agentapi.turn_defaults_1($1, $2)"
+_LAST_MODEL: LiteralString = """
+SELECT t.model_name FROM agentapi.turns t WHERE t.session_id = $1 ORDER BY t.created_at DESC, t.id DESC LIMIT 1
+"""
 # Uses the index agentapi_sessions_order, scanned backwards. A search looks at the kept opening of each session: whole
 # messages of up to a megabyte would be read for every session of the user.
 LIST: LiteralString = """
@@ -164,6 +167,11 @@ class PostgresSessions(SessionStore):
             metadata_digest=row["metadata_digest"],
             size=len(row["settings"] or "") + len(row["metadata"] or ""),
         )
+
+    @override
+    async def last_model(self, principal: Principal, session_id: SessionId) -> str | None:
+        async with self._database.as_principal(principal, session_id=session_id) as connection:
+            return await connection.fetchval(_LAST_MODEL, session_id)
 
     @override
     async def list_(

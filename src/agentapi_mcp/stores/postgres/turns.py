@@ -51,6 +51,15 @@ _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
 _RECENT_OPEN: LiteralString = f"{TURN_LISTED}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
+# A beginning is a range of the primary key. An end is looked for in all turns of the user.
+_IDS_LIKE: LiteralString = (
+    "SELECT found.id FROM ("
+    "(SELECT t.id FROM agentapi.turns t WHERE t.user_id = $1 AND t.org_id = $2 AND t.id BETWEEN $5 AND $6 LIMIT $4) "
+    "UNION (SELECT t.id FROM agentapi.turns t WHERE t.user_id = $1 AND t.org_id = $2 "
+    "AND right(replace(t.id::text, '-', ''), length($3)) = $3 LIMIT $4)"
+    ") AS found ORDER BY found.id DESC LIMIT $4"
+)
+_ID_DIGITS = 32
 _MARKED: dict[TurnMark, LiteralString] = {
     TurnMark.FOLLOWED: "followed_at",
     TurnMark.DELIVERED: "delivered_at",
@@ -150,6 +159,13 @@ class PostgresTurns(TurnStore):
             # One character more than are shown tells whether there are more.
             rows = await connection.fetch(statement, principal.user_id, principal.org_id, limit, LISTED_CHARACTERS + 1)
         return tuple(to_turn(row) for row in rows)
+
+    @override
+    async def ids_like(self, principal: Principal, part: str, limit: int) -> tuple[TurnId, ...]:
+        first, last = (UUID(part.ljust(_ID_DIGITS, digit)) for digit in "0f")
+        async with self._database.as_principal(principal, is_list=True) as connection:
+            rows = await connection.fetch(_IDS_LIKE, principal.user_id, principal.org_id, part, limit, first, last)
+        return tuple(TurnId(row["id"]) for row in rows)
 
     @override
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
@@ -328,7 +344,7 @@ def _following(new: NewTurn, row: Row) -> Defaults | None:
     """Return what the next message of the session of a turn that has begun begins with; None where it is not known."""
     if new.defaults is None or new.again:
         return None
-    known, model = new.defaults, new.model if new.model_row_id else None
+    known, model = new.defaults, new.model_row_name
     if (known.agent, known.model) != (new.agent, model):
         known = replace(known, agent=new.agent, model=model)
     if new.session_id is None:
