@@ -95,6 +95,7 @@ TABLE = [
     Row("Turns.chat", (Action.CHAT,), {"wait": timedelta(0)}),
     Row("Turns.follow", (Action.READ_SESSIONS,)),
     Row("Turns.get", (Action.READ_SESSIONS,)),
+    Row("Turns.ids_like", (Action.READ_SESSIONS,), {"part": "3b9f"}),
     Row("Turns.recent", (Action.READ_SESSIONS,)),
     Row("Turns.start", (Action.CHAT,)),
     Row("Usage.report", (Action.READ_SESSIONS,), {"query": UsageQuery(since=BEGINNING)}),

@@ -130,6 +130,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
     return {
         "SessionStore.get": lambda who: sessions.get(who, session_id),
         "SessionStore.defaults": lambda who: sessions.defaults(who, session_id),
+        "SessionStore.last_model": lambda who: sessions.last_model(who, session_id),
         "SessionStore.list_": lambda who: sessions.list_(who, agent=None, query=None, cursor=None, limit=200),
         "SessionStore.messages": lambda who: sessions.messages(who, session_id, cursor=None, limit=50, max_bytes=9999),
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
