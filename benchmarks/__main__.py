@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import fairness, lasting, pricing, probing, searching, serving, starting, tenancy
+from benchmarks import fairness, lasting, ledger, pricing, probing, searching, serving, starting, tenancy
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
@@ -28,6 +28,7 @@ LONG: dict[str, Row] = {
     "steady": lasting.steady,
     "tenancy": tenancy.tenancy,
     "search": searching.searching,
+    "ledger": ledger.ledger,
     "shares": fairness.fairness,
 }
 

@@ -24,6 +24,7 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "Database._transaction('COMMIT')": "names no table",
     "Database._undo('ROLLBACK')": "names no table",
     "Database._begin(begin)": "sets the role and the claims, known at run time; every test of a store runs it",
+    "PostgresUsage.sums(sql)": "is put together by group and part; the tests of usage run each of them",
     "read_objects('SET LOCAL search_path = pg_catalog')": "sets a parameter; every comparison of a schema runs it",
     "_complete(_ADD)": "adds columns by DO; every first migration runs it",
     "_complete(_UNIQUE)": "makes an index by DO; the test of a platform of another design runs it",

@@ -29,9 +29,10 @@ from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta,
 from agentapi_mcp.core.backends.models import HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.health import PartHealth
-from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelView
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView, ModelView
 from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Session, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.usage.models import UsageSums
 from agentapi_mcp.testing.hosts import FakeHost, FakeView
 from tests.support.clocks import ManualClock
 from tests.support.peers.cases import backend_turn
@@ -62,7 +63,7 @@ def agent(name: str, backend: str, status: HealthStatus = HealthStatus.HEALTHY, 
         models=(GPT,) if name == "droid" else (),
         missing=missing,
         health=AgentHealth(status=status, checked_at=NOW - timedelta(minutes=3)),
-        traffic=AgentTraffic(),
+        usage=UsageSums(),
     )
 
 
@@ -300,7 +301,7 @@ async def test_what_was_spent_in_a_period_is_the_sum_of_that_period(question: st
     events = [event async for event in guide.run(backend_turn(question, model_id=None))]
     said = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert said.startswith(begins)
-    assert "What you deleted is not in it." in said or "no turns" in said
+    assert "What you deleted is in it, too." in said or "no turns" in said
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,15 @@ from agentapi_mcp.core.conversations.session_facts import (
 )
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.keys.models import PaidBy
+from agentapi_mcp.core.usage.models import UsageGroup
+from agentapi_mcp.core.usage.ports import UsageStore
+from agentapi_mcp.core.usage.usage import split
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.facts import PostgresFacts
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from agentapi_mcp.stores.postgres.usage import PostgresUsage
 from tests.conftest import DatabaseUrls
 from tests.support.new_turns import ending, new_turn
 
@@ -146,6 +150,8 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
     """List what a store does for a principal, tried on what is Ann's, as if no check stood before it."""
     turns, sessions, tasks = PostgresTurns(database), PostgresSessions(database), PostgresTasks(database)
     session_id, turn_id, facts = scene.done.session_id, scene.running.id, PostgresFacts(database)
+    usage, now = PostgresUsage(database), datetime.now(UTC)
+    span = split(now - timedelta(days=1), now, now)
     return {
         "FactStore.rate_session": lambda who: facts.rate_session(who, session_id, Rating(note="forged"), clear=False),
         "FactStore.rate_turn": lambda who: facts.rate_turn(who, scene.done.id, Rating(note="forged"), clear=False),
@@ -158,6 +164,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "SessionStore.list_, by tag": lambda who: sessions.list_(
             who, SessionFilter(tag=scene.canary, archived=True), cursor=None, limit=200
         ),
+        "SessionStore.last_model": lambda who: sessions.last_model(who, session_id),
         "SessionStore.list_": lambda who: sessions.list_(who, NOT_ARCHIVED, cursor=None, limit=200),
         "SessionStore.messages": lambda who: sessions.messages(who, session_id, cursor=None, limit=50, max_bytes=9999),
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
@@ -180,10 +187,11 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "TurnStore.recent": lambda who: turns.recent(who, 100),
         "TurnStore.ids_like": lambda who: turns.ids_like(who, scene.running.id.hex[-8:], 10),
         "TurnStore.recent, open": lambda who: turns.recent(who, 100, only_open=True),
-        "TurnStore.spent": lambda who: turns.spent(who, datetime(2026, 1, 1, tzinfo=UTC), datetime.now(UTC)),
         "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
         "TurnStore.request_cancel": lambda who: turns.request_cancel(who, turn_id),
         "TurnStore.save_partial": lambda who: turns.save_partial(who, scene.owner, turn_id, "forged"),
+        "UsageStore.sums": lambda who: usage.sums(who, span, UsageGroup.SESSION, whole=False, limit=100),
+        "UsageStore.sums, of all": lambda who: usage.sums(who, span, UsageGroup.SESSION, whole=True, limit=100),
         "TurnStore.finish": lambda who: turns.finish(who, replace(scene.running, reply="forged"), ending(scene.owner)),
     }
 
@@ -192,7 +200,7 @@ def for_principals() -> set[str]:
     """List what stores do for a principal."""
     return {
         f"{port.__name__}.{name}"
-        for port in (FactStore, SessionStore, TaskStore, TurnStore)
+        for port in (FactStore, SessionStore, TaskStore, TurnStore, UsageStore)
         for name, method in getmembers(port, isfunction)
         if "principal" in signature(method).parameters
     }

@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
+from typing_extensions import override
+
 from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId, UserId
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.audit.models import AuditEvent
@@ -14,13 +16,14 @@ from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
     AgentHealth,
     AgentRow,
-    AgentTraffic,
     CatalogueFile,
     CatalogueRows,
     ModelDeclaration,
     ModelRow,
 )
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.usage.models import UsageGroup, UsageRow, UsageRows, UsageSpan, UsageSums
+from agentapi_mcp.core.usage.ports import UsageStore
 from tests.support.clocks import ManualClock
 
 ALICE = Principal(UserId(UUID(int=1)), OrgId(UUID(int=2)))
@@ -85,7 +88,6 @@ class MemoryHealth:
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.known: dict[AgentId, AgentHealth] = {}
-        self.turns: dict[str, AgentTraffic] = {}
 
     async def all_(self) -> Mapping[AgentId, AgentHealth]:
         """Tell what is known."""
@@ -106,9 +108,21 @@ class MemoryHealth:
         )
         return self.known[agent_id]
 
-    async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Tell what was put in."""
-        return dict(self.turns)
+
+class MemoryUsage(UsageStore):
+    """Usage of agents that a test puts in."""
+
+    def __init__(self) -> None:
+        self.of_agents: dict[str, UsageSums] = {}
+
+    @override
+    async def sums(
+        self, principal: Principal, span: UsageSpan, by: UsageGroup | None, *, whole: bool, limit: int
+    ) -> UsageRows:
+        """Tell what was put in, whoever asks."""
+        del principal, span, whole
+        rows = tuple(UsageRow(key=name, sums=sums) for name, sums in self.of_agents.items())
+        return UsageRows(total=UsageSums(), rows=rows[:limit] if by else (), groups=len(rows))
 
 
 def declared(name: str, *models: str, backend: str = "openai") -> AgentDeclaration:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from decimal import Decimal
 from typing import TypeVar, cast
 
 from typing_extensions import override
@@ -19,12 +18,12 @@ TYPE_CHECKING = False  # type checkers take it for true; a host that opens no se
 if TYPE_CHECKING:
     from agentapi_mcp.core.catalogue.health import PartHealth
     from agentapi_mcp.core.catalogue.models import AgentView
-    from agentapi_mcp.core.conversations import models
     from agentapi_mcp.core.conversations.models import Session, Turn
     from agentapi_mcp.core.identity.principals import Principal
     from agentapi_mcp.core.services import Services
+    from agentapi_mcp.core.usage import models
 else:
-    models = LazyModule("agentapi_mcp.core.conversations.models")
+    models = LazyModule("agentapi_mcp.core.usage.models")
 
 T = TypeVar("T")
 
@@ -90,10 +89,10 @@ class LiveServerView(ServerView):
         return tuple(turn for turn in turns if turn.status.is_final)[:limit]
 
     @override
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> models.Spending:
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> models.UsageSums:
         if self._services is None:
-            return models.Spending(turns=0, cost_usd=Decimal(0), unknown=0)
-        return await self._services.turns.spent(principal, since, until)
+            return models.UsageSums()
+        return (await self._services.usage.report(principal, models.UsageQuery(since=since, until=until))).total
 
     @override
     async def sessions(self, principal: Principal, limit: int) -> tuple[Session, ...]:

@@ -58,6 +58,7 @@ from agentapi_mcp.core.keys.key_requests import KeyRequests, PageRequests
 from agentapi_mcp.core.keys.models import PagePurpose
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.core.usage.usage import Usage
 from agentapi_mcp.settings import Settings, variable_of
 from agentapi_mcp.stores.local.accounts import NoAccountCache
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
@@ -84,6 +85,7 @@ from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from agentapi_mcp.stores.postgres.usage import PostgresUsage
 
 # Raises ConfigurationError for a configuration file that this program must not apply.
 FileCheck = Callable[[CatalogueFile], None]
@@ -124,11 +126,12 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentServices:
-    """The services on agents: the catalogue, its policy, health, and what pays for turns."""
+    """The services on agents: the catalogue, its policy, health, usage, and what pays for turns."""
 
     agents: Agents
     policy: CataloguePolicy
     health: Health
+    usage: Usage
     wallet: Wallet
 
 
@@ -262,7 +265,8 @@ async def open_wallet(base: Foundation, file: CatalogueFile, shared: Shared, sea
 def build_agents(
     base: Foundation, catalogue: Catalogue, shared: Shared, wallet: Wallet, parts: Sequence[Part]
 ) -> AgentServices:
-    """Build the services on agents: policy, health, and what pays for turns."""
+    """Build the services on agents: policy, health, usage, and what pays for turns."""
+    usage = Usage(PostgresUsage(base.database), base.clock)
     where = "embedded" if base.settings.database_url is None else "by URL"
     postgres = Part(
         "postgres",
@@ -273,14 +277,14 @@ def build_agents(
     )
     policy = CataloguePolicy(catalogue, PostgresOrganizations(base.database))
     health = Health(
-        catalogue=catalogue,
+        policy=policy,
         store=shared.health,
         clock=base.clock,
         parts=(postgres, shared.part, *parts),
-        policy=policy,
+        usage=usage,
     )
     agents = Agents(catalogue, health, wallet, policy)
-    return AgentServices(agents=agents, policy=policy, health=health, wallet=wallet)
+    return AgentServices(agents=agents, policy=policy, health=health, usage=usage, wallet=wallet)
 
 
 async def open_access(base: Foundation, file: CatalogueFile, wallet: Wallet, sealer: Sealer | None) -> Access:

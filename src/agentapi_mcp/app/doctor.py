@@ -246,7 +246,7 @@ class ThisConfiguration(ConfiguredInstallation):
             stack.push_async_callback(catalogue.aclose)
             await catalogue.publish()
             entries = await self._allowed(catalogue, database, file)
-            health = Health(catalogue=catalogue, store=UnwrittenHealth(), clock=self.clock)
+            health = Health(policy=CataloguePolicy(catalogue), store=UnwrittenHealth(), clock=self.clock)
             measured = await health.measure(entries, fresh=True)
         return [agent_view(entry, measured) for entry in entries]
 

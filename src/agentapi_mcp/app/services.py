@@ -111,6 +111,7 @@ async def open_services(
             key_page_visits=access.key_page_visits,
             account_page_visits=access.account_page_visits,
             health=agents.health,
+            usage=agents.usage,
             audit=base.audit,
             transport_sessions=transport.sessions,
             elicitations=transport.elicitations,

@@ -124,4 +124,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "turns show": (f"{_} turns show 9ac41e07         # the end of its id",),
     "turns cancel": (f"{_} turns cancel 9ac41e07",),
     "uninstall": (f"{_} uninstall",),
+    "usage": (
+        f"{_} usage --by agent --since month",
+        f"{_} usage --by day --since 2026-11 --csv",
+        f"{_} usage --by member --since 7d",
+    ),
 }

@@ -101,6 +101,7 @@ WORDS = ErrorWords(
         "remove": "--remove",
         "retry": "--retry",
         "scopes": "--scope",
+        "since": "--since",
         "session_id": "SESSION_ID",
         "started_at": "--started",
         "system_prompt": "--system",
@@ -111,6 +112,7 @@ WORDS = ErrorWords(
         "turn_id": "TURN_ID",
         "type": "--type",
         "usefulness": "--usefulness",
+        "until": "--until",
     },
 )
 

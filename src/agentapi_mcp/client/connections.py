@@ -25,6 +25,7 @@ from agentapi_mcp.client.wire import Wire
 from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, RatingOut, RecordedOut, SessionOut
 from agentapi_mcp.presentation.output_model import OutputModel
+from agentapi_mcp.presentation.usage import UsageOut
 from agentapi_mcp.settings import VERSION, with_prefixed_names
 
 OutT = TypeVar("OutT", bound=OutputModel)
@@ -143,6 +144,22 @@ class AgentClient:
     async def record_interaction(self, title: str, **said: Unpack[InteractionOptions]) -> RecordedOut:
         """Record a conversation elsewhere. The server has this in its toolset `usage`."""
         return RecordedOut.model_validate(await self._wire.call("record_interaction", {"title": title, **said}))
+
+    async def usage(
+        self,
+        *,
+        by: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        whose: str | None = None,
+        limit: int | None = None,
+    ) -> UsageOut:
+        """Return what was used in a period and what it cost, as the tool `get_usage` of the toolset `usage` tells it.
+
+        By default it is your own of the last thirty days; `by`, `since`, `until`, `whose` and `limit` are the tool's.
+        """
+        arguments = {"by": by, "since": since, "until": until, "whose": whose, "limit": limit}
+        return UsageOut.model_validate(await self._wire.call("get_usage", arguments))
 
     async def call(self, tool: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
         """Call any tool of the server, and return the fields of its result; arguments of None are left out."""

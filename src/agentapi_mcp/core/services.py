@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agentapi_mcp.core.identity.shares import Shares
     from agentapi_mcp.core.keys.api_keys import ApiKeys
     from agentapi_mcp.core.keys.page_visits import KeyPageVisits
+    from agentapi_mcp.core.usage.usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class Services:
     key_page_visits: KeyPageVisits
     account_page_visits: AccountPageVisits
     health: Health
+    usage: Usage
     audit: AuditLog
     transport_sessions: TransportSessions
     elicitations: Elicitations

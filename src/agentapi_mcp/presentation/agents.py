@@ -3,8 +3,11 @@
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.base.text import number_of, one_line
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
+from agentapi_mcp.core.usage.models import UsageSums
+from agentapi_mcp.core.usage.usage import RECENT
 from agentapi_mcp.presentation.models import AgentOut, ModelOut
-from agentapi_mcp.presentation.values import number
+from agentapi_mcp.presentation.usage_words import agent_usage_words
+from agentapi_mcp.presentation.values import moment, number
 
 _LONGEST_ABOUT = 300
 
@@ -21,18 +24,33 @@ def agent_out(view: AgentView) -> AgentOut:
         missing=list(view.missing),
         default_model=view.default_model,
         models=[model.name for model in view.models],
-        typical_latency_ms=to_milliseconds(view.traffic.latency_p50),
-        typical_cost_usd=number(view.traffic.cost_p50_usd),
+        usage=agent_usage(view.usage),
     )
 
 
-def agent_line(agent: AgentOut) -> str:
-    """Describe an agent in one line of a list."""
+def agent_usage(sums: UsageSums) -> dict[str, object]:
+    """Serialize how an agent was used lately: no model, since every client pays for the schema of each field."""
+    return {
+        "days": RECENT.days,
+        "turns": sums.turns,
+        "last_used_at": sums.last_at and moment(sums.last_at),
+        "success_rate": None if sums.success_rate is None else round(sums.success_rate, 4),
+        "latency_p50_ms": to_milliseconds(sums.latency(0.5)),
+        "latency_p95_ms": to_milliseconds(sums.latency(0.95)),
+        "cost_usd": number(sums.cost_usd),
+        "cost_per_turn_usd": number(sums.cost_per_turn_usd),
+        "unpriced": sums.unpriced,
+    }
+
+
+def agent_line(agent: AgentOut, used: UsageSums) -> str:
+    """Describe an agent in one line of a list, with how it was used lately."""
     state = agent.status.replace("_", " ") if agent.enabled else "disabled"
     missing = f" Missing: {'; '.join(agent.missing)}." if agent.missing else ""
     models = f" Models: {', '.join(agent.models)}." if agent.models else ""
     reason = f" ({agent.backend_reason})" if agent.backend_reason else ""
-    return f"- {agent.name} ({state}; by {agent.backend}{reason}): {agent.description}{models}{missing}"
+    lately = f" In the {agent_usage_words(used, RECENT.days)}." if used.turns else ""
+    return f"- {agent.name} ({state}; by {agent.backend}{reason}): {agent.description}{models}{missing}{lately}"
 
 
 def model_out(view: ModelView) -> ModelOut:

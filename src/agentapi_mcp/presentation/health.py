@@ -33,10 +33,10 @@ def _agent_health_out(view: AgentView) -> AgentHealthOut:
         checked_at=view.health.checked_at and moment(view.health.checked_at),
         last_error=view.health.last_error,
         consecutive_failures=view.health.consecutive_failures,
-        turns=view.traffic.turns,
-        failures=view.traffic.failures,
-        latency_p50_ms=to_milliseconds(view.traffic.latency_p50),
-        latency_p95_ms=to_milliseconds(view.traffic.latency_p95),
+        turns=view.usage.turns,
+        failures=view.usage.errors,
+        latency_p50_ms=to_milliseconds(view.usage.latency(0.5)),
+        latency_p95_ms=to_milliseconds(view.usage.latency(0.95)),
     )
 
 

@@ -97,7 +97,7 @@ class BudgetsOut(OutputModel):
 
 
 class AgentOut(OutputModel):
-    """An agent, in the result of `list_agents`."""
+    """An agent, in the result of `list_agents`; `usage` has the fields of `agent_usage`."""
 
     name: str
     description: str
@@ -108,8 +108,7 @@ class AgentOut(OutputModel):
     missing: list[str]
     default_model: str | None
     models: list[str]
-    typical_latency_ms: int | None
-    typical_cost_usd: float | None
+    usage: dict[str, object]
 
 
 class AgentsOut(OutputModel):
@@ -147,13 +146,14 @@ class ModelsOut(OutputModel):
 
 
 class SessionOut(OutputModel):
-    """A session, in the result of `list_sessions`."""
+    """A session, in the result of `list_sessions`; `usage` has the fields of `session_usage`."""
 
     session_id: str
     title: str | None
     agent: str | None
     model: str | None
     message_count: int | None
+    usage: dict[str, object]
     created_at: str
     last_message_at: str | None
     status: str
@@ -223,7 +223,7 @@ class PartOut(OutputModel):
 
 
 class AgentHealthOut(OutputModel):
-    """The health of an agent."""
+    """The health of an agent, and how it was used in the last thirty days, as far as the caller may see."""
 
     name: str
     backend: str

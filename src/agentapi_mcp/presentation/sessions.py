@@ -7,7 +7,7 @@ from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.session_facts import SessionStatus
 from agentapi_mcp.presentation.models import SessionOut
 from agentapi_mcp.presentation.uris import transcript_uri
-from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.presentation.values import moment, number
 
 
 def session_out(session: Session) -> SessionOut:
@@ -18,6 +18,7 @@ def session_out(session: Session) -> SessionOut:
         agent=session.agent,
         model=session.model,
         message_count=session.message_count,
+        usage=session_usage(session),
         created_at=moment(session.created_at),
         last_message_at=session.last_message_at and moment(session.last_message_at),
         status=str(session.facts.status),
@@ -27,6 +28,18 @@ def session_out(session: Session) -> SessionOut:
         external_link=session.facts.report and session.facts.report.external_link,
         transcript_uri=transcript_uri(session.id),
     )
+
+
+def session_usage(session: Session) -> dict[str, object]:
+    """Serialize what the turns of a session that have ended cost; null is unknown, and `unpriced` are missing in it."""
+    totals = session.totals
+    return {
+        "turns": totals.turns,
+        "input_tokens": totals.input_tokens,
+        "output_tokens": totals.output_tokens,
+        "cost_usd": number(totals.cost_usd),
+        "unpriced": totals.unpriced,
+    }
 
 
 def session_line(session: SessionOut) -> str:

@@ -9,7 +9,8 @@ from agentapi_mcp.core.backends.models import MessageRole
 from agentapi_mcp.core.conversations.models import Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.presentation.turns import describe_turn, turn_json, warning_of
-from agentapi_mcp.presentation.values import moment, utc_time
+from agentapi_mcp.presentation.usage_words import cost_words
+from agentapi_mcp.presentation.values import moment, number, utc_time
 
 
 def render_markdown(
@@ -50,6 +51,13 @@ def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict
             "created_at": moment(session.created_at),
             "last_message_at": session.last_message_at and moment(session.last_message_at),
             "message_count": session.message_count,
+            "usage": {
+                "turns": session.totals.turns,
+                "input_tokens": session.totals.input_tokens,
+                "output_tokens": session.totals.output_tokens,
+                "cost_usd": number(session.totals.cost_usd),
+                "unpriced": session.totals.unpriced,
+            },
         },
         "older": older_uri,
         "messages": [message_json(message) for message in transcript.messages],
@@ -67,7 +75,8 @@ def _facts(session: Session, time: Callable[[datetime], str]) -> str:
     agent = agent if session.model is None else f"{agent} with {quoted(session.model)}"
     number = session.message_count
     count = "" if number is None else f", {number_of(number, 'message')}"
-    return f"{agent}, begun {time(session.created_at)}{count}"
+    cost = f", {cost_words(session.totals)}" if session.totals.turns else ""
+    return f"{agent}, begun {time(session.created_at)}{count}{cost}"
 
 
 def _speaker(message: Message) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
@@ -14,8 +13,9 @@ from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
-from agentapi_mcp.core.conversations.models import Session, Spending, Turn
+from agentapi_mcp.core.conversations.models import Session, Turn
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.usage.models import UsageSums
 
 T = TypeVar("T")
 
@@ -48,13 +48,13 @@ class FakeView(ServerView):
         return self.turns[:limit]
 
     @override
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> UsageSums:
         """Sum up the turns of the test."""
         del principal
         turns = [turn for turn in self.turns if since <= turn.created_at < until]
         costs = [turn.bill.usage.cost_usd for turn in turns]
         known = [cost for cost in costs if cost is not None]
-        return Spending(turns=len(turns), cost_usd=sum(known, Decimal(0)), unknown=len(costs) - len(known))
+        return UsageSums(turns=len(turns), cost_nanos=int(sum(known) * 10**9), unpriced=len(costs) - len(known))
 
     @override
     async def sessions(self, principal: Principal, limit: int) -> tuple[Session, ...]:

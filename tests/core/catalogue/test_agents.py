@@ -26,11 +26,12 @@ from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
     AgentPreferences,
     AgentRow,
-    AgentTraffic,
     CatalogueFile,
     OrganizationSettings,
     Preferences,
 )
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy
+from agentapi_mcp.core.usage.models import UsageSums
 from tests.support.catalogues import (
     ALICE,
     BOB,
@@ -68,7 +69,7 @@ class Scene:
             build=self.build or self._build,
             clock=self.clock,
         )
-        self.health = Health(catalogue=self.catalogue, store=self.health_store, clock=self.clock)
+        self.health = Health(policy=CataloguePolicy(self.catalogue), store=self.health_store, clock=self.clock)
         self.agents = Agents(self.catalogue, self.health)
 
     def _build(self, declaration: AgentDeclaration) -> Backend:
@@ -427,7 +428,6 @@ async def test_publishing_writes_the_file_and_looks_again() -> None:
 
 async def test_agents_are_listed_by_name_with_what_they_lack_and_how_they_are() -> None:
     scene = usual(key=False)
-    scene.health_store.turns["guide"] = AgentTraffic(turns=3, latency_p50=timedelta(milliseconds=5))
     page = await scene.agents.list_(ALICE)
     assert page.next_cursor is None
     assert [(view.name, view.missing, view.health.status) for view in page.items] == [
@@ -441,7 +441,7 @@ async def test_agents_are_listed_by_name_with_what_they_lack_and_how_they_are() 
         ("gpt-4o", True, True),
         ("old", False, False),
     ]
-    assert guide.traffic.turns == 3
+    assert guide.usage == UsageSums()
     assert SECRET not in repr(page)
 
 

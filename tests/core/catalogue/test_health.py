@@ -20,9 +20,20 @@ from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Health, Part, check_of_turn
-from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentHealth, AgentRow, AgentTraffic, CatalogueFile
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentHealth, AgentRow, CatalogueFile
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy
+from agentapi_mcp.core.usage.models import UsageSums
+from agentapi_mcp.core.usage.usage import Usage
 from agentapi_mcp.presentation.health import health_out
-from tests.support.catalogues import ALICE, CheckedBackend, MemoryCatalogue, MemoryHealth, agent_row, declared
+from tests.support.catalogues import (
+    ALICE,
+    CheckedBackend,
+    MemoryCatalogue,
+    MemoryHealth,
+    MemoryUsage,
+    agent_row,
+    declared,
+)
 from tests.support.clocks import ManualClock
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
@@ -91,6 +102,7 @@ class Scene:
     missing: dict[str, str] = field(default_factory=dict[str, str])
     clock: ManualClock = field(default_factory=ManualClock)
     deadline: timedelta = timedelta(seconds=5)
+    usage: MemoryUsage = field(default_factory=MemoryUsage)
 
     def __post_init__(self) -> None:
         self.rows: dict[str, AgentRow] = {name: agent_row(name) for name in self.backends}
@@ -107,7 +119,12 @@ class Scene:
             clock=self.clock,
         )
         return Health(
-            catalogue=catalogue, store=self.health_store, clock=self.clock, parts=self.parts, deadline=self.deadline
+            policy=CataloguePolicy(catalogue),
+            store=self.health_store,
+            clock=self.clock,
+            parts=self.parts,
+            deadline=self.deadline,
+            usage=Usage(self.usage, self.clock),
         )
 
     def _declare(self, name: str) -> AgentDeclaration:
@@ -265,11 +282,11 @@ async def test_an_error_lists_twenty_agents() -> None:
         await scene.health.report(ALICE, "nonesuch")
 
 
-async def test_traffic_stands_beside_health() -> None:
+async def test_usage_stands_beside_health() -> None:
     scene = Scene({"a": CheckedBackend()})
-    scene.health_store.turns["a"] = AgentTraffic(turns=7, latency_p95=timedelta(seconds=2))
+    scene.usage.of_agents["a"] = UsageSums(turns=7, errors=1)
     (view,) = (await scene.health.report(ALICE)).agents
-    assert view.traffic == scene.health_store.turns["a"]
+    assert view.usage == scene.usage.of_agents["a"]
 
 
 async def test_parts_are_measured_by_asking_them() -> None:

@@ -14,6 +14,7 @@ from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Health
 from agentapi_mcp.core.catalogue.means import NO_MEANS
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.keys.api_keys import ApiKeys, AvailableKeys, NewApiKey
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
@@ -44,7 +45,7 @@ def agents_of(row: AgentRow, declaration: AgentDeclaration, capabilities: frozen
         build=lambda _: CheckedBackend(capabilities=capabilities),
         clock=clock,
     )
-    return Agents(catalogue, Health(catalogue=catalogue, store=MemoryHealth(clock), clock=clock))
+    return Agents(catalogue, Health(policy=CataloguePolicy(catalogue), store=MemoryHealth(clock), clock=clock))
 
 
 @pytest.mark.parametrize(

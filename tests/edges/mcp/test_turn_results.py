@@ -140,6 +140,7 @@ def test_a_title_is_one_name_in_the_list_of_sessions(title: str) -> None:
         agent="droid",
         model=None,
         message_count=1,
+        usage={},
         created_at="2026-07-01T12:30:00Z",
         last_message_at="2026-07-01T12:30:00Z",
         status="active",

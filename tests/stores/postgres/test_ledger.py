@@ -17,8 +17,10 @@ from agentapi_mcp.core.backends.events import Usage
 from agentapi_mcp.core.conversations.models import AcceptedTurn, EndReason, SettlingRule, Turn, TurnCost, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
+from agentapi_mcp.core.usage.models import UsageSums
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
@@ -210,6 +212,41 @@ async def test_a_bill_outlives_its_conversation(scene: Scene) -> None:
     await PostgresSessions(scene.database).delete(scene.ann, turn.session_id)
     sums = await scene.check(scene.ann.org_id, with_turns=False)
     assert (sums["turns"], sums["cost_nanos"]) == (1, 5)
+
+
+async def test_the_numbers_of_an_organisation_do_not_forget_what_was_deleted(scene: Scene) -> None:
+    for nanos in (5, None):
+        turn = await scene.begin(scene.ann)
+        await scene.end(scene.ann, turn, bill(nanos) if nanos else TurnCost())
+        await PostgresSessions(scene.database).delete(scene.ann, turn.session_id)
+    unasked = await scene.begin(scene.ann)
+    failed = replace(unasked, status=TurnStatus.FAILED)
+    await PostgresTurns(scene.database).finish(scene.ann, failed, replace(ending(OWNER, reply=False), asked=False))
+    numbers = (await PostgresOrganizations(scene.database).get(scene.chief)).numbers
+    assert (numbers.turns, numbers.cost_usd) == ({"completed": 2, "failed": 1}, Decimal("5E-9"))
+    assert (numbers.input_tokens, numbers.output_tokens) == (1000, 200)
+    assert (numbers.unknown_costs, numbers.unknown_tokens, numbers.sessions) == (1, 1, 1)
+
+
+async def test_a_session_has_the_sums_that_the_ledger_has_of_it(scene: Scene) -> None:
+    sessions, first = PostgresSessions(scene.database), await scene.begin(scene.ann)
+    await scene.end(scene.ann, first, bill(77_500))
+    for nanos, status in ((None, TurnStatus.FAILED), (12, TurnStatus.CANCELLED)):
+        turn = await scene.begin(scene.ann, session=first.session_id)
+        await scene.end(scene.ann, turn, TurnCost() if nanos is None else bill(nanos), status=status)
+    await scene.begin(scene.ann, session=first.session_id)  # which runs, and is not counted
+    other = await scene.begin(scene.ann)
+    page = await sessions.list_(scene.ann, agent=None, query=None, cursor=None, limit=50)
+    listed = {session.id: session.totals for session in page.items}
+    assert listed[other.session_id] == UsageSums()
+    [sums] = await scene.read(
+        "SELECT count(*) AS turns, sum(unpriced) AS unpriced, sum(cost_nanos)::bigint AS cost_nanos, "
+        "sum(input_tokens)::bigint AS input_tokens FROM agentapi.ledger WHERE session_id = $1",
+        first.session_id,
+    )
+    for totals in (listed[first.session_id], (await sessions.get(scene.ann, first.session_id)).totals):
+        assert {name: getattr(totals, name) for name in sums} == sums
+        assert (totals.turns, totals.unpriced, totals.cost_nanos, totals.errors) == (3, 1, 77_512, 1)
 
 
 async def test_a_turn_whose_conversation_is_deleted_meanwhile_is_entered_and_billed_once(scene: Scene) -> None:

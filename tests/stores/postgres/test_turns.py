@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import UUID
 
 import asyncpg
@@ -13,7 +12,7 @@ import pytest
 
 from agentapi_mcp.base.errors import BackendFault, NotFoundError, StoreBusyError
 from agentapi_mcp.base.ids import AgentId, MessageId, OrgId, SessionId, TurnId, UserId, new_id
-from agentapi_mcp.core.backends.events import StopReason, Usage
+from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
@@ -23,7 +22,6 @@ from agentapi_mcp.core.conversations.models import (
     Obstacles,
     SettledTurn,
     SettlingRule,
-    Spending,
     StaleDefaults,
     Turn,
     TurnCost,
@@ -604,30 +602,6 @@ async def test_a_turn_that_somebody_locks_keeps_no_other_one_from_being_renewed_
             assert [turn.id for turn in await turns.settle(rule)] == [free.id]
     finally:
         await owner.close()
-
-
-async def test_what_a_user_spent_is_the_sum_of_their_own_ended_turns_of_the_period(
-    database: Database, principal: Principal, agent: AgentId
-) -> None:
-    turns, others = PostgresTurns(database), replace(principal, user_id=UserId(new_id()))
-    ended: list[Turn] = []
-    for cost in (Decimal("0.25"), Decimal("0.5"), None):
-        turn = (await begin(turns, principal, new_turn(agent, f"for {cost}"))).turn
-        said = replace(turn, status=TurnStatus.COMPLETED, bill=TurnCost(usage=Usage(cost_usd=cost)))
-        done = await turns.finish(principal, said, ending(OWNER))
-        assert done is not None
-        ended.append(done)
-    await begin(turns, principal, new_turn(agent, "still running"))
-    unasked = (await begin(turns, principal, replace(new_turn(agent, "cancelled at once"), asked=False))).turn
-    await turns.finish(
-        principal, replace(unasked, status=TurnStatus.CANCELLED), replace(ending(OWNER, reply=False), asked=False)
-    )
-    first, _, last = (turn.created_at for turn in ended)
-    later = last + MINUTE
-    assert await turns.spent(principal, first, later) == Spending(turns=3, cost_usd=Decimal("0.75"), unknown=1)
-    assert await turns.spent(principal, first, last) == Spending(turns=2, cost_usd=Decimal("0.75"), unknown=0)
-    assert await turns.spent(principal, last, later) == Spending(turns=1, cost_usd=Decimal(0), unknown=1)
-    assert await turns.spent(others, first, later) == Spending(turns=0, cost_usd=Decimal(0), unknown=0)
 
 
 async def test_turns_that_have_not_ended_are_listed_by_themselves(

@@ -11,8 +11,9 @@ TYPE_CHECKING = False  # type checkers take it for true; a host that opens no se
 if TYPE_CHECKING:
     from agentapi_mcp.core.catalogue.health import PartHealth
     from agentapi_mcp.core.catalogue.models import AgentView
-    from agentapi_mcp.core.conversations.models import Session, Spending, Turn
+    from agentapi_mcp.core.conversations.models import Session, Turn
     from agentapi_mcp.core.identity.principals import Principal
+    from agentapi_mcp.core.usage.models import UsageSums
 
 
 class ServerView(Protocol):
@@ -30,7 +31,7 @@ class ServerView(Protocol):
         """List the principal's recent turns, newest first, without the running one."""
         ...
 
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
+    async def spent(self, principal: Principal, since: datetime, until: datetime) -> UsageSums:
         """Sum up what the principal's ended turns of a period have cost; `until` is not in it."""
         ...
 

@@ -12,7 +12,8 @@ from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
 from agentapi_mcp.core.conversations.costs import NOT_ASKED, REFUSED
-from agentapi_mcp.core.conversations.models import EndReason, Session, Spending, Turn, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, Session, Turn, TurnStatus
+from agentapi_mcp.core.usage.models import UsageSums
 
 _SHOWN_MODELS = 12
 _SHOWN_NAMED = 4
@@ -47,7 +48,7 @@ class LiveState:
     fault: str = ""
     parts: tuple[PartHealth, ...] = ()
     period: Period | None = None
-    spent: Spending | None = None
+    spent: UsageSums | None = None
     sessions: tuple[Session, ...] = ()
     asks_for_period: bool = False
 
@@ -152,8 +153,8 @@ def describe_agent(agent: AgentView, now: datetime) -> str:
     if agent.models:
         names = ", ".join(f"`{model.name}`" for model in agent.models[:_SHOWN_MODELS])
         lines.append(f"Models: {names}{', …' if len(agent.models) > _SHOWN_MODELS else ''}.")
-    if agent.traffic.turns:
-        lines.append(_traffic(agent))
+    if agent.usage.turns:
+        lines.append(_usage(agent.usage))
     if works(agent):
         lines.append(
             f"To ask it: `chat` with agent `{agent.name}` in an MCP client, or "
@@ -162,13 +163,13 @@ def describe_agent(agent: AgentView, now: datetime) -> str:
     return "\n".join(lines)
 
 
-def _traffic(agent: AgentView) -> str:
-    traffic = agent.traffic
-    parts = [f"{number_of(traffic.turns, 'recent turn')}, {traffic.failures} of them failed"]
-    if traffic.latency_p50 is not None:
-        parts.append(f"typically {seconds(traffic.latency_p50)}")
-    if traffic.cost_p50_usd is not None:
-        parts.append(f"typically ${plain(traffic.cost_p50_usd)}")
+def _usage(sums: UsageSums) -> str:
+    median, cost = sums.latency(0.5), sums.cost_per_turn_usd
+    parts = [f"{number_of(sums.turns, 'turn')} in the last 30 days, {sums.errors} of them failed"]
+    if median is not None:
+        parts.append(f"typically {seconds(median)}")
+    if cost is not None:
+        parts.append(f"${plain(cost)} a turn")
     return "; ".join(parts) + "."
 
 
@@ -244,14 +245,15 @@ def describe_costs(state: LiveState) -> str:
     return "\n\n".join(parts if turn or state.asks_for_period else [last])
 
 
-def _describe_spending(period: Period, spent: Spending) -> str:
+def _describe_spending(period: Period, spent: UsageSums) -> str:
     since = "" if period.since.year == _NEVER else f" (from {_day(period.since)} to {_day(period.until)}, UTC)"
     if not spent.turns:
         return f"{period.name}{since}: no turns, so nothing was spent."
-    text = f"{period.name}{since}: ${plain(spent.cost_usd)} for {number_of(spent.turns, 'turn')}"
-    if spent.unknown:
-        text += f", of which the cost of {spent.unknown:,} is unknown (which is not zero)"
-    return f"{text}. What you deleted is not in it."
+    known = "of unknown cost" if spent.cost_usd is None else f"${plain(spent.cost_usd)}"
+    text = f"{period.name}{since}: {known} for {number_of(spent.turns, 'turn')}"
+    if spent.unpriced:
+        text += f", of which the cost of {spent.unpriced:,} is unknown (which is not zero)"
+    return f"{text}. What you deleted is in it, too."
 
 
 def _day(time: datetime) -> str:

@@ -18,6 +18,7 @@ GROUPS = {
         "archive": "Leave a session out of lists, or take that back.",
         "record": "Record a conversation that you had elsewhere.",
         "export": "Write everything of yours to a ZIP archive.",
+        "usage": "See what was used and what it cost, by agent, model, day and more.",
     },
     "Clients": {
         "connect": "Make MCP clients start this server.",

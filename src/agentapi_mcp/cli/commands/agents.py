@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from agentapi_mcp.core.catalogue.models import AgentRow, AgentView, ModelView
     from agentapi_mcp.core.keys import api_keys
     from agentapi_mcp.core.services import Services
+    from agentapi_mcp.core.usage import usage as usages
+    from agentapi_mcp.presentation import usage_words, values
 else:
+    usages = LazyModule("agentapi_mcp.core.usage.usage")
+    usage_words = LazyModule("agentapi_mcp.presentation.usage_words")
+    values = LazyModule("agentapi_mcp.presentation.values")
     api_keys = LazyModule("agentapi_mcp.core.keys.api_keys")
 
 _UNDECLARED = "undeclared"
@@ -146,9 +151,12 @@ async def _list_agents(services: Services, *, with_undeclared: bool, as_json: bo
         }
         print_json(shown | ({"undeclared": [*map(_undeclared_fields, others)]} if with_undeclared else {}))
         return
-    rows = [(a.name, str(a.health.status), a.default_model, "; ".join(a.missing) or a.description) for a in agents]
-    rows += [(a.name, _UNDECLARED, None, f"no file declares it; `agents remove {a.name}` removes it") for a in others]
-    table(("AGENT", "STATUS", "MODEL", "MISSING OR ABOUT"), rows)
+    rows = [_row(agent) for agent in agents]
+    rows += [
+        (a.name, _UNDECLARED, None, *("",) * 4, f"no file declares it; `agents remove {a.name}` removes it")
+        for a in others
+    ]
+    table(("AGENT", "STATUS", "MODEL", "TURNS", "ANSWERED", "P50", "A TURN", "MISSING OR ABOUT"), rows)
 
 
 async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
@@ -163,12 +171,26 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
         print_out(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
         print_out(f"missing: {lack}")
-    traffic = agent.traffic
-    if traffic.latency_p50 is not None:
-        print_out(f"typical answer: {traffic.latency_p50.total_seconds():.1f} s")
-    if traffic.cost_p50_usd is not None:
-        print_out(f"typical cost: ${traffic.cost_p50_usd:f}")
+    print_out(usage_words.agent_usage_words(agent.usage, usages.RECENT.days))
+    if agent.usage.last_at is not None:
+        print_out(f"last used: {values.local_time(agent.usage.last_at)}")
     table((*MODEL_COLUMNS, "DESCRIPTION"), [model_row(model) for model in agent.models])
+
+
+def _row(agent: AgentView) -> tuple[object, ...]:
+    """Return an agent with how it was used in the last thirty days."""
+    sums = agent.usage
+    rate, median, cost = sums.success_rate, sums.latency(0.5), sums.cost_per_turn_usd
+    return (
+        agent.name,
+        str(agent.health.status),
+        agent.default_model,
+        f"{sums.turns:,}",
+        "" if rate is None else f"{rate:.0%}",
+        usage_words.seconds(median),
+        "" if cost is None else usage_words.dollars(cost),
+        "; ".join(agent.missing) or agent.description,
+    )
 
 
 def _undeclared_fields(agent: AgentRow) -> dict[str, object]:

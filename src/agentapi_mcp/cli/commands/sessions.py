@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from agentapi_mcp.core.conversations.models import Session
     from agentapi_mcp.core.conversations.sessions import Transcript
     from agentapi_mcp.core.services import Services
-    from agentapi_mcp.presentation import transcripts
+    from agentapi_mcp.presentation import transcripts, usage_words
 else:
     session_facts = LazyModule("agentapi_mcp.core.conversations.session_facts")
+    usage_words = LazyModule("agentapi_mcp.presentation.usage_words")
     transcripts = LazyModule("agentapi_mcp.presentation.transcripts")
     asyncio = LazyModule("asyncio")
 
@@ -113,14 +114,22 @@ async def _list_sessions(
         print_json({"sessions": [_fields(session) for session in page.items], "next_cursor": page.next_cursor})
         return
     rows = [
-        (s.id, s.agent, s.message_count, s.last_message_at and local_time(s.last_message_at), s.title)
+        (s.id, s.agent, s.message_count, *_totals(s), s.last_message_at and local_time(s.last_message_at), s.title)
         for s in page.items
     ]
-    table(("SESSION", "AGENT", "MESSAGES", "LAST MESSAGE", "TITLE"), rows)
+    table(("SESSION", "AGENT", "MESSAGES", "TURNS", "TOKENS", "COST", "LAST MESSAGE", "TITLE"), rows)
     if not rows:
         print_err("No session fits.")
     if page.next_cursor is not None:
         print_err(f"There are more: say a higher --limit, --cursor, or a --query. Shown: {len(page.items)}.")
+
+
+def _totals(session: Session) -> tuple[str, str, str]:
+    """Return how many turns there were, their tokens, and their cost."""
+    sums = session.totals
+    missing = f" + {sums.unpriced:,} unknown" if sums.unpriced and sums.cost_usd is not None else ""
+    cost = "unknown" if sums.cost_usd is None else f"{usage_words.dollars(sums.cost_usd)}{missing}"
+    return f"{sums.turns:,}", f"{sums.input_tokens + sums.output_tokens:,}", cost
 
 
 async def _show_session(services: Services, session_id: str, *, as_json: bool) -> None:

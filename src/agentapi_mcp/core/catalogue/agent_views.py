@@ -7,16 +7,17 @@ from datetime import datetime
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
-from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelRow, ModelView
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView, ModelRow, ModelView
 from agentapi_mcp.core.catalogue.price_list import context_window_of, prices_of
+from agentapi_mcp.core.usage.models import UsageSums
 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Measurements of agents at a moment: health by row id, traffic by name."""
+    """Measurements of agents at a moment: health by row id, usage by name."""
 
     health: Mapping[AgentId, AgentHealth]
-    traffic: Mapping[str, AgentTraffic]
+    usage: Mapping[str, UsageSums]
     at: datetime
 
 
@@ -36,7 +37,7 @@ def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
         models=model_views(entry, measured.at),
         missing=entry.missing,
         health=health,
-        traffic=measured.traffic.get(entry.name, AgentTraffic()),
+        usage=measured.usage.get(entry.name, UsageSums()),
     )
 
 

@@ -180,7 +180,7 @@ class Agents:
         rest = [entry for entry in entries if after is None or (entry.name,) > after]
         page = rest[: _page_size(limit)]
         # After the cut: agents of other pages need no measurement.
-        measured = await self._health.measure(page)
+        measured = await self._health.measure(page, principal)
         means = await self._means(principal)
         items = tuple(agent_view(means.completes(entry), measured) for entry in page)
         more = len(rest) > len(page)
@@ -195,7 +195,7 @@ class Agents:
         require(principal, Action.READ_CATALOGUE)
         entry = find_agent(await self._policy.entries(principal), name, await self._policy.undeclared(principal))
         means = await self._means(principal)
-        return agent_view(means.completes(entry), await self._health.measure([entry]))
+        return agent_view(means.completes(entry), await self._health.measure([entry], principal))
 
     async def names(self, principal: Principal, preferences: Preferences = NO_PREFERENCES) -> list[str]:
         """Return the names of all agents that are not switched off, without a measurement."""

@@ -12,12 +12,13 @@ from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.agent_views import Measurements, agent_view
-from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry, find_agent
+from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry, find_agent
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.keys.mending import Payer
+from agentapi_mcp.core.usage.usage import Usage
 
 _log = logging.getLogger(__name__)
 
@@ -96,15 +97,15 @@ class Health:
     def __init__(
         self,
         *,
-        catalogue: Catalogue,
+        policy: CataloguePolicy,
         store: HealthStore,
         clock: Clock,
         parts: Sequence[Part] = (),
         deadline: timedelta = timedelta(seconds=5),
-        policy: CataloguePolicy | None = None,
+        usage: Usage | None = None,
     ) -> None:
-        self._policy = policy or CataloguePolicy(catalogue)
-        self._catalogue = catalogue
+        self._usage = usage
+        self._policy = policy
         self._store = store
         self._clock = clock
         self._parts = tuple(parts)
@@ -130,7 +131,7 @@ class Health:
                 if agent is None
                 else (find_agent(entries, agent, await self._policy.undeclared(principal)),)
             )
-            measured = await self.measure(wanted, fresh=fresh)
+            measured = await self.measure(wanted, principal, fresh=fresh)
         except StoreError:
             return HealthReport(parts, ())
         return HealthReport(parts, tuple(agent_view(entry, measured) for entry in wanted))
@@ -172,14 +173,20 @@ class Health:
         except StoreError:
             _log.warning("agent_health_not_recorded", extra={"agent_id": str(agent_id)})
 
-    async def measure(self, entries: Sequence[CatalogueEntry], *, fresh: bool = False) -> Measurements:
-        """Run the free checks that are due, then return the measurements of all agents."""
+    async def measure(
+        self, entries: Sequence[CatalogueEntry], principal: Principal | None = None, *, fresh: bool = False
+    ) -> Measurements:
+        """Run the free checks that are due, then return the measurements of all agents.
+
+        Beside them is the usage of the last thirty days that the principal may see; nobody sees any.
+        """
         health = await self._store.all_()
         if self._due(entries, health, fresh=fresh):
             async with self._measuring:  # a concurrent caller finds these results on its second look
                 await self._check_all(self._due(entries, await self._store.all_(), fresh=fresh))
                 health = await self._store.all_()
-        return Measurements(health, await self._store.traffic(), self._clock.now())
+        usage = {} if principal is None or self._usage is None else await self._usage.of_agents(principal)
+        return Measurements(health, usage, self._clock.now())
 
     def _due(
         self, entries: Sequence[CatalogueEntry], health: Mapping[AgentId, AgentHealth], *, fresh: bool = False

@@ -14,6 +14,7 @@ from agentapi_mcp.core.accounts.models import AccountProvider
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.models import plain_provider
+from agentapi_mcp.core.usage.models import UsageSums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class OrganizationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganizationNumbers:
-    """Usage of an organisation; turns, tokens and cost in USD cover the last thirty days.
+    """Usage of an organisation; turns that have ended, tokens and cost in USD cover the last thirty days.
 
     Tokens and `cost_usd` are None if no turn has a known number of them, or a known cost. `unknown_tokens` and
     `unknown_costs` are how many turns that an agent was asked for are missing in these sums.
@@ -266,19 +267,8 @@ class AgentHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentTraffic:
-    """An agent's recent turns, how many of them failed, and latency and cost of the others; None if unknown."""
-
-    turns: int = 0
-    failures: int = 0
-    latency_p50: timedelta | None = None
-    latency_p95: timedelta | None = None
-    cost_p50_usd: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
-    """An agent as callers see it, with its health and missing configuration.
+    """An agent as callers see it, with its health, missing configuration, and usage in the last thirty days.
 
     `backend_reason` explains why the fallback `backend` is used; None if the preferred one is.
     """
@@ -292,4 +282,4 @@ class AgentView:
     models: tuple[ModelView, ...]
     missing: tuple[str, ...]
     health: AgentHealth
-    traffic: AgentTraffic
+    usage: UsageSums

@@ -10,7 +10,6 @@ from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.models import HealthCheck
 from agentapi_mcp.core.catalogue.models import (
     AgentHealth,
-    AgentTraffic,
     CatalogueFile,
     CatalogueRows,
     Organization,
@@ -51,10 +50,6 @@ class HealthStore(Protocol):
 
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
         """Store a measurement, and count consecutive failures."""
-        ...
-
-    async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Summarise the recent turns of every agent, by name."""
         ...
 
 

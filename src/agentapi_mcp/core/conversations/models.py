@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.session_facts import NOTHING_SAID, SessionFacts
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
+from agentapi_mcp.core.usage.models import UsageSums
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ _NOT_COUNTED = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One conversation of one user in one organisation."""
+    """One conversation of one user in one organisation, with the sums of its turns that have ended."""
 
     id: SessionId
     title: str | None
@@ -45,15 +45,7 @@ class Session:
     last_message_at: datetime | None
     message_count: int | None = None
     facts: SessionFacts = NOTHING_SAID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """What turns of a user have cost: the sum in USD of those whose cost is known, and how many of `turns` are not."""
-
-    turns: int
-    cost_usd: Decimal
-    unknown: int
+    totals: UsageSums = field(default_factory=UsageSums)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

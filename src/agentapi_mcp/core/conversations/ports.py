@@ -27,7 +27,6 @@ from agentapi_mcp.core.conversations.models import (
     SessionState,
     SettledTurn,
     SettlingRule,
-    Spending,
     StaleDefaults,
     Task,
     Turn,
@@ -90,10 +89,6 @@ class TurnStore(Protocol):
 
     async def ids_like(self, principal: Principal, part: str, limit: int) -> tuple[TurnId, ...]:
         """Return so many ids of the principal's turns that begin or end with this part, of hexadecimal digits alone."""
-        ...
-
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
-        """Sum up the principal's ended turns of a period that an agent was asked for; `until` is not in it."""
         ...
 
     async def mark(

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
 from agentapi_mcp.core.conversations.joining import was_given_up
-from agentapi_mcp.core.conversations.models import ChatEstimate, EndReason, Spending, Turn, TurnEvent
+from agentapi_mcp.core.conversations.models import ChatEstimate, EndReason, Turn, TurnEvent
 from agentapi_mcp.core.conversations.ports import TurnPorts
 from agentapi_mcp.core.conversations.requests import ChatRequest, check_request, check_wait
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
@@ -156,14 +156,6 @@ class Turns:
         if re.fullmatch(r"[0-9a-f]{1,32}", digits) is None:
             return ()
         return await _within(_LEAST_WAIT, self._turns.ids_like(principal, digits, limit))
-
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
-        """Sum up what the caller's ended turns of a period have cost, in all processes; `until` is not in it.
-
-        Turns of conversations that were deleted are gone with them.
-        """
-        require(principal, Action.READ_SESSIONS)
-        return await _within(_LEAST_WAIT, self._turns.spent(principal, since, until))
 
     def delivered(self, turn: Turn) -> None:
         """Note that a caller has received a turn; every edge calls it, or the same message gets the same turn again."""

@@ -12,7 +12,6 @@ from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
     AgentHealth,
     AgentRow,
-    AgentTraffic,
     CatalogueFile,
     CatalogueRows,
 )
@@ -72,7 +71,3 @@ class UnwrittenHealth(HealthStore):
         health = AgentHealth(status=check.status, last_error=error, fault=check.fault, next_step=check.next_step)
         self._measured[agent_id] = health
         return health
-
-    @override
-    async def traffic(self) -> Mapping[str, AgentTraffic]:
-        return {}

@@ -1,14 +1,13 @@
-"""Health of agents, from `agent_health` and from recent turns."""
+"""Health of agents, in `agent_health`."""
 
 from collections.abc import Mapping
 from typing import LiteralString
 
 from typing_extensions import override
 
-from agentapi_mcp.base.durations import from_milliseconds
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
-from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic
+from agentapi_mcp.core.catalogue.models import AgentHealth
 from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
@@ -29,32 +28,6 @@ ON CONFLICT (agent_id) DO UPDATE
        last_check = excluded.last_check,
        last_error = excluded.last_error
 RETURNING h.agent_id, h.status, h.last_check, h.last_error, h.consecutive_failures
-"""
-
-# The index (agent_name, created_at) serves both laterals. Failures are counted only as far back as the answers reach,
-# so that an agent which rarely fails needs no scan of its whole week.
-TRAFFIC: LiteralString = """
-SELECT a.name, answered.turns, failed.turns AS failures, answered.latency_p50, answered.latency_p95, answered.cost_p50
-  FROM public.agents a
-  CROSS JOIN LATERAL (
-       SELECT count(*) AS turns, min(t.created_at) AS since,
-              percentile_disc(0.5) WITHIN GROUP (ORDER BY t.latency_ms) AS latency_p50,
-              percentile_disc(0.95) WITHIN GROUP (ORDER BY t.latency_ms) AS latency_p95,
-              percentile_disc(0.5) WITHIN GROUP (ORDER BY t.cost_usd) AS cost_p50
-         FROM (SELECT latency_ms, cost_usd, created_at
-                 FROM agentapi.turns
-                WHERE agent_name = a.name AND status = 'completed' AND created_at > now() - interval '7 days'
-                ORDER BY created_at DESC
-                LIMIT 200) t
-  ) answered
-  CROSS JOIN LATERAL (
-       SELECT count(*) AS turns
-         FROM (SELECT 1
-                 FROM agentapi.turns
-                WHERE agent_name = a.name AND status = 'failed'
-                  AND created_at > coalesce(answered.since, now() - interval '7 days')
-                LIMIT 200) t
-  ) failed
 """
 
 
@@ -81,13 +54,6 @@ class PostgresHealth(HealthStore):
             row = await connection.fetchrow(_RECORD, agent_id, check.status.value, error)
         return _health(row) if row is not None else AgentHealth()
 
-    @override
-    async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Summarise each agent's last 200 answers within seven days, and count failures in that period."""
-        async with self._database.as_system("summarise the agents' traffic") as connection:
-            rows = await connection.fetch(TRAFFIC)
-        return {row["name"]: _traffic(row) for row in rows if row["turns"] or row["failures"]}
-
 
 def _health(row: Row) -> AgentHealth:
     if row["last_check"] is None:
@@ -98,16 +64,6 @@ def _health(row: Row) -> AgentHealth:
         checked_at=row["last_check"],
         last_error=row["last_error"],
         consecutive_failures=row["consecutive_failures"] or 0,
-    )
-
-
-def _traffic(row: Row) -> AgentTraffic:
-    return AgentTraffic(
-        turns=row["turns"] + row["failures"],
-        failures=row["failures"],
-        latency_p50=from_milliseconds(row["latency_p50"]),
-        latency_p95=from_milliseconds(row["latency_p95"]),
-        cost_p50_usd=row["cost_p50"],
     )
 
 

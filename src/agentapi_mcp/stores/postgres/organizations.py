@@ -24,12 +24,15 @@ SELECT o.id, o.name::text AS name, o.settings::text AS settings, n.members, n.se
  WHERE o.id = $1 AND o.id = ANY (agentapi.own_organization_ids())
    AND agentapi.may('organization:read', '{admin,owner}', 'admin')
 """
-# What the sums leave out. A turn whose agent was never asked costs nothing, and is not one of these.
+# What the sums leave out. A turn whose agent was never asked has no tokens and is known to have cost nothing.
 _UNKNOWN: LiteralString = """
-SELECT count(*) FILTER (WHERE cost_usd IS NULL) AS costs,
-       count(*) FILTER (WHERE input_tokens IS NULL OR output_tokens IS NULL) AS tokens
-  FROM agentapi.turns
- WHERE org_id = $1 AND created_at > now() - interval '30 days' AND asked_at IS NOT NULL
+SELECT coalesce(sum(l.unpriced), 0) AS costs,
+       count(*) FILTER (WHERE l.kind = 'turn' AND (l.input_tokens IS NULL OR l.output_tokens IS NULL)
+                          AND l.cost_nanos IS DISTINCT FROM 0
+                          AND NOT EXISTS (SELECT FROM agentapi.ledger c
+                                           WHERE c.turn_id = l.turn_id AND c.kind = 'correction')) AS tokens
+  FROM agentapi.ledger l
+ WHERE l.org_id = $1 AND l.at > now() - interval '30 days'
 """
 # Key by key, since other programs store theirs in the same column. The role is checked here as well, in case the table
 # has no row-level security.

@@ -34,12 +34,14 @@ from agentapi_mcp.core.conversations.session_facts import (
 )
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.core.usage.models import UsageSums
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.positions import cursor_before, read_position
 from agentapi_mcp.stores.postgres.signals import tell
 from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
 from agentapi_mcp.stores.postgres.turns import no_session
+from agentapi_mcp.stores.postgres.usage import sums_of
 
 # own_message_counts looks up the session once; counting chat_messages would evaluate the policy for each message.
 _FACTS: LiteralString = """f.status, f.interaction_type, f.tags, f.rating, f.usefulness, f.note, f.recorded_at,
@@ -57,6 +59,19 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
 _SIZES: LiteralString = (
     "SELECT c.session_id, c.bytes FROM agentapi.own_message_counts c WHERE c.session_id = ANY($1::uuid[])"
 )
+# The turns of a session are there as long as it is, so these are the sums that the ledger has of it.
+_TOTALS: LiteralString = """
+SELECT t.session_id, count(*) AS turns, sum(t.input_tokens) AS input_tokens, sum(t.output_tokens) AS output_tokens,
+       sum(t.cached_tokens) AS cached_tokens, sum(t.reasoning_tokens) AS reasoning_tokens,
+       sum(round(t.cost_usd * 1000000000)) AS cost_nanos,
+       count(*) FILTER (WHERE t.cost_usd IS NULL AND t.asked_at IS NOT NULL) AS unpriced,
+       count(*) FILTER (WHERE t.status IN ('failed', 'interrupted')) AS errors, count(DISTINCT t.agent_name) AS agents,
+       sum(t.latency_ms) AS latency_ms, max(t.ended_at) AS last_at
+  FROM agentapi.turns t
+ WHERE t.session_id = ANY($1::uuid[]) AND t.user_id = $2 AND t.org_id = $3
+   AND t.status NOT IN ('running', 'input_required')
+ GROUP BY t.session_id
+"""
 _DEFAULTS: LiteralString = "SELECT * FROM agentapi.turn_defaults_1($1, $2)"
 _LAST_MODEL: LiteralString = """
 SELECT t.model_name FROM agentapi.turns t WHERE t.session_id = $1 ORDER BY t.created_at DESC, t.id DESC LIMIT 1
@@ -148,7 +163,9 @@ class PostgresSessions(SessionStore):
     @override
     async def get(self, principal: Principal, session_id: SessionId) -> Session:
         async with self._database.as_principal(principal) as connection:
-            return await read_session(connection, principal, session_id)
+            session = await read_session(connection, principal, session_id)
+            [totalled] = await _with_totals(connection, principal, [session])
+        return totalled
 
     @override
     async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
@@ -193,7 +210,7 @@ class PostgresSessions(SessionStore):
                 wanted.archived,
                 tag,
             )
-        items = tuple(_to_session(row) for row in rows[:limit])
+            items = await _with_totals(connection, principal, [_to_session(row) for row in rows[:limit]])
         more = None
         if len(rows) > limit:
             last = rows[limit - 1]
@@ -276,6 +293,15 @@ async def read_session(connection: Connection, principal: Principal, session_id:
     if row is None:
         raise no_session()
     return _to_session(row)
+
+
+async def _with_totals(
+    connection: Connection, principal: Principal, sessions: Sequence[Session]
+) -> tuple[Session, ...]:
+    ids = [session.id for session in sessions]
+    rows = await connection.fetch(_TOTALS, ids, principal.user_id, principal.org_id) if ids else []
+    found = {row["session_id"]: sums_of(row) for row in rows}
+    return tuple(replace(session, totals=found.get(session.id, UsageSums())) for session in sessions)
 
 
 async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[Row]) -> dict[UUID, Turn]:

@@ -27,7 +27,6 @@ from agentapi_mcp.core.conversations.models import (
     RenewedLease,
     SettledTurn,
     SettlingRule,
-    Spending,
     StaleDefaults,
     Turn,
     TurnMark,
@@ -61,12 +60,6 @@ _IDS_LIKE: LiteralString = (
     ") AS found ORDER BY found.id DESC LIMIT $4"
 )
 _ID_DIGITS = 32
-_SPENT: LiteralString = (
-    "SELECT count(*) AS turns, coalesce(sum(t.cost_usd), 0) AS cost_usd, "
-    "count(*) FILTER (WHERE t.cost_usd IS NULL) AS unknown FROM agentapi.turns t "
-    "WHERE t.user_id = $1 AND t.org_id = $2 AND t.created_at >= $3 AND t.created_at < $4 "
-    "AND t.asked_at IS NOT NULL AND t.status NOT IN ('running', 'input_required')"
-)
 _MARKED: dict[TurnMark, LiteralString] = {
     TurnMark.FOLLOWED: "followed_at",
     TurnMark.DELIVERED: "delivered_at",
@@ -188,12 +181,6 @@ class PostgresTurns(TurnStore):
         async with self._database.as_principal(principal, is_list=True) as connection:
             rows = await connection.fetch(_IDS_LIKE, principal.user_id, principal.org_id, part, limit, first, last)
         return tuple(TurnId(row["id"]) for row in rows)
-
-    @override
-    async def spent(self, principal: Principal, since: datetime, until: datetime) -> Spending:
-        async with self._database.as_principal(principal, is_list=True) as connection:
-            [row] = await connection.fetch(_SPENT, principal.user_id, principal.org_id, since, until)
-        return Spending(turns=row["turns"], cost_usd=row["cost_usd"], unknown=row["unknown"])
 
     @override
     async def mark(

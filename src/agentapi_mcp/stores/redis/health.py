@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck
-from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic
+from agentapi_mcp.core.catalogue.models import AgentHealth
 from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.keys import HEALTH
@@ -38,7 +38,3 @@ class RedisHealth(HealthStore):
         )
         await self._client.write(lambda redis: redis.set(key, text, ex=HEALTH.lifetime))
         return health
-
-    @override
-    async def traffic(self) -> Mapping[str, AgentTraffic]:
-        return await self._store.traffic()

@@ -11,6 +11,7 @@ from mcp_types import (
 
 from agentapi_mcp.core.catalogue.models import Preferences
 from agentapi_mcp.core.conversations.session_facts import SessionFilter
+from agentapi_mcp.core.usage.periods import PERIODS
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, preferences_of
 from agentapi_mcp.edges.mcp.server.matching import ranked
 from agentapi_mcp.edges.mcp.server.prompts import check_prompt
@@ -40,6 +41,8 @@ class Completions:
             case "agent":
                 caller = await self._callers.identify(context)
                 values, more = await _agents(caller, await preferences_of(caller, context), typed)
+            case "period":
+                values, more = [name for name in PERIODS if name.startswith(typed.lower())], False
             case _:
                 values, more = [], False
         return CompleteResult(completion=Completion(values=values[:_MOST], has_more=more))

@@ -25,6 +25,7 @@ from agentapi_mcp.base.ids import SessionId, parse_id
 from agentapi_mcp.core.catalogue.models import Preferences
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.session_facts import SessionFilter
+from agentapi_mcp.core.usage.models import UsageGroup
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, preferences_of
 from agentapi_mcp.edges.mcp.errors import resource_not_found
 from agentapi_mcp.edges.mcp.options import PAGE
@@ -34,6 +35,7 @@ from agentapi_mcp.presentation.models import AgentsOut, SessionsOut
 from agentapi_mcp.presentation.sessions import session_out
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.presentation.uris import sessions_uri, transcript_uri
+from agentapi_mcp.presentation.usage import usage_out
 from agentapi_mcp.presentation.values import moment
 
 CATALOGUE_URI = "agentapi://catalog/agents"
@@ -45,6 +47,8 @@ _PART_BYTES = 1_000_000
 _PART_MESSAGES = 500
 _TRANSCRIPT = re.compile(r"agentapi://chat/sessions/([0-9A-Za-z-]{1,36})/transcript(\.json)?(?:\?cursor=([^&#]+))?")
 _SESSIONS = re.compile(r"agentapi://chat/sessions(?:\?([^#]*))?")
+_USAGE = re.compile(r"agentapi://usage/([0-9A-Za-z-]{1,40})")
+_USAGE_TEMPLATE = "agentapi://usage/{period}"
 _SESSIONS_TEMPLATE = "agentapi://chat/sessions{?query,cursor}"
 _MARKDOWN_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript"
 _JSON_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript.json"
@@ -116,6 +120,13 @@ _TEMPLATES = [
         description="Chat sessions, newest first, 50 at a time; query searches titles and how first messages begin.",
         mime_type=JSON,
     ),
+    ResourceTemplate(
+        uri_template=_USAGE_TEMPLATE,
+        name="usage",
+        title="Usage",
+        description="Your usage and its cost by agent in a period: today, 7d, month, 2026-11; days are those of UTC.",
+        mime_type=JSON,
+    ),
 ]
 TEMPLATE_URIS = frozenset(template.uri_template for template in _TEMPLATES)
 
@@ -156,6 +167,9 @@ class Resources:
         caller = await self._callers.identify(context)
         if params.uri == CATALOGUE_URI:
             return _contents(params.uri, JSON, await _read_catalogue(caller, await preferences_of(caller, context)))
+        usage = _USAGE.fullmatch(params.uri)
+        if usage is not None:
+            return _contents(params.uri, JSON, await _read_usage(caller, usage[1]))
         asked = parse_sessions_uri(params.uri)
         if asked is not None:
             return _contents(params.uri, JSON, await _read_sessions(caller, asked))
@@ -200,6 +214,12 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
     default = await agents.default(caller.principal, preferences)
     out = AgentsOut(agents=[agent_out(view) for view in views], default=default, next_cursor=None)
     return out.model_dump_json(indent=1)
+
+
+async def _read_usage(caller: Caller, period: str) -> str:
+    usage = caller.services.usage
+    report = await usage.report(caller.principal, usage.query_of(period, UsageGroup.AGENT))
+    return usage_out(report).model_dump_json(indent=1)
 
 
 async def _read_sessions(caller: Caller, asked: Mapping[str, str]) -> str:

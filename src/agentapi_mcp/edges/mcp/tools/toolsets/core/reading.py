@@ -61,7 +61,7 @@ async def list_agents(call: ToolCall) -> CallToolResult:
     )
     default = await caller.services.agents.default(caller.principal, preferences)
     agents = [agent_out(view) for view in page.items]
-    lines = [agent_line(agent) for agent in agents]
+    lines = [agent_line(agent, view.usage) for agent, view in zip(agents, page.items, strict=True)]
     out = AgentsOut(agents=agents, default=default, next_cursor=page.next_cursor)
     return answer("\n".join(lines) or "No agent fits.", out, remark=_more(page.next_cursor))
 

@@ -1,0 +1,189 @@
+"""Usage in Postgres: whole days from their sums, the rest of a period from the ledger, under row-level security."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Literal, LiteralString
+from uuid import UUID
+
+from typing_extensions import override
+
+from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.usage.models import UsageGroup, UsageRow, UsageRows, UsageSpan, UsageSums
+from agentapi_mcp.core.usage.ports import UsageStore
+from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+
+# What a statement reads: entries of the ledger, the sums of days, or those with the entries around them.
+Part = Literal["entries", "days", "both"]
+_BUCKETS, _BUCKET = 24, 10**12
+_SUMS: LiteralString = (
+    "sum(e.turns) AS turns, sum(e.errors) AS errors, sum(e.unpriced) AS unpriced, sum(e.input_tokens) AS input_tokens, "
+    "sum(e.output_tokens) AS output_tokens, sum(e.cached_tokens) AS cached_tokens, "
+    "sum(e.reasoning_tokens) AS reasoning_tokens, sum(e.cost_nanos) AS cost_nanos, sum(e.latency_ms) AS latency_ms, "
+    "max(e.last_at) AS last_at, sum(e.latencies) AS latencies"
+)
+_OWN: LiteralString = "e.org_id = $1 AND e.person = (SELECT agentapi.own_person())"
+_WHOLE: LiteralString = "e.org_id = $1"
+_IN_DAYS: dict[UsageGroup | None, LiteralString] = {
+    None: "''",
+    UsageGroup.AGENT: "e.agent",
+    UsageGroup.MODEL: "e.model",
+    UsageGroup.PROVIDER: "e.provider",
+    UsageGroup.DAY: "e.day::text",
+    UsageGroup.MEMBER: "e.person::text",
+}
+_IN_LEDGER: dict[UsageGroup | None, LiteralString] = {
+    None: "''",
+    UsageGroup.AGENT: "e.agent",
+    UsageGroup.MODEL: "coalesce(e.model_used, e.model, '')",
+    UsageGroup.PROVIDER: "coalesce(e.provider, '')",
+    UsageGroup.DAY: "(e.at AT TIME ZONE 'UTC')::date::text",
+    UsageGroup.MEMBER: "e.person::text",
+    UsageGroup.SESSION: "e.session_id::text",
+}
+# As agentapi.enter adds an entry to its day; a bucket has its twelve digits as in agentapi.latencies_of.
+_ENTRIES: LiteralString = """
+SELECT e.key, e.agent, e.turns, e.errors, e.unpriced, e.input_tokens, e.output_tokens, e.cached_tokens,
+       e.reasoning_tokens, e.cost_nanos, e.latency_ms, e.last_at,
+       (e.turns || repeat('0', 12 * (e.bucket - 1)))::numeric AS latencies
+  FROM (SELECT {key} AS key, e.agent, agentapi.latency_bucket(e.latency_ms) AS bucket,
+               count(*) FILTER (WHERE e.kind = 'turn') AS turns,
+               count(*) FILTER (WHERE e.kind = 'turn' AND e.outcome IN ('failed', 'interrupted')) AS errors,
+               sum(e.unpriced) AS unpriced, sum(coalesce(e.input_tokens, 0)) AS input_tokens,
+               sum(coalesce(e.output_tokens, 0)) AS output_tokens, sum(coalesce(e.cached_tokens, 0)) AS cached_tokens,
+               sum(coalesce(e.reasoning_tokens, 0)) AS reasoning_tokens, sum(coalesce(e.cost_nanos, 0)) AS cost_nanos,
+               sum(coalesce(e.latency_ms, 0)) FILTER (WHERE e.kind = 'turn') AS latency_ms, max(e.at) AS last_at
+          FROM agentapi.ledger e WHERE {whose} AND e.at >= {begin} AND e.at < {end}
+         GROUP BY 1, 2, 3) e
+"""
+
+
+def _entries(by: UsageGroup | None, whose: LiteralString, begin: LiteralString, end: LiteralString) -> LiteralString:
+    return (
+        _ENTRIES.replace("{key}", _IN_LEDGER[by])
+        .replace("{whose}", whose)
+        .replace("{begin}", begin)
+        .replace("{end}", end)
+    )
+
+
+def _statement(by: UsageGroup | None, whose: LiteralString, part: Part) -> LiteralString:
+    """Return a statement: its parameters are the organisation, the bounds of the period's parts, how many groups."""
+    limit: LiteralString = "$4"
+    if part == "entries":
+        parts = _entries(by, whose, "$2::timestamptz", "$3::timestamptz")
+    else:
+        parts = (
+            f"SELECT {_IN_DAYS[by]} AS key, e.agent, {_SUMS} FROM agentapi.usage_daily e "  # noqa: S608  # literals
+            f"WHERE {whose} AND e.day >= $2::date AND e.day < $3::date GROUP BY 1, 2"
+        )
+    if part == "both":
+        limit = "$8"
+        head = _entries(by, whose, "$4::timestamptz", "$5::timestamptz")
+        tail = _entries(by, whose, "$6::timestamptz", "$7::timestamptz")
+        parts = f"{parts} UNION ALL {head} UNION ALL {tail}"
+    order = "key DESC" if by is UsageGroup.DAY else "cost_nanos DESC, turns DESC, key"
+    return (
+        f"WITH parts AS MATERIALIZED ({parts}), "  # noqa: S608  # literals
+        f"groups AS MATERIALIZED (SELECT e.key, count(DISTINCT e.agent) AS agents, {_SUMS} FROM parts e GROUP BY 1), "
+        f"most AS (SELECT g.* FROM groups g ORDER BY {order} LIMIT {limit}) "
+        "SELECT NULL AS key, (SELECT count(*) FROM groups) AS groups, count(DISTINCT e.agent) AS agents, "
+        f"{_SUMS} FROM parts e UNION ALL "
+        "SELECT m.key, 0, m.agents, m.turns, m.errors, m.unpriced, m.input_tokens, m.output_tokens, m.cached_tokens, "
+        "m.reasoning_tokens, m.cost_nanos, m.latency_ms, m.last_at, m.latencies FROM most m"
+    )
+
+
+def _all_statements() -> Iterator[tuple[tuple[UsageGroup | None, bool, Part], LiteralString]]:
+    for by in (None, *UsageGroup):
+        parts: tuple[Part, ...] = ("entries",) if by is UsageGroup.SESSION else ("days", "both")
+        for whole in (False, True):
+            for part in parts:
+                yield (by, whole, part), _statement(by, _WHOLE if whole else _OWN, part)
+
+
+_STATEMENTS = dict(_all_statements())
+_TITLES: LiteralString = (
+    "SELECT id::text AS id, title FROM public.chat_sessions WHERE id = ANY($1::uuid[]) AND user_id = $2"
+)
+_PEOPLE: LiteralString = "SELECT person::text AS person, user_id::text AS id, email FROM agentapi.people_of_usage_1($1)"
+
+
+def statement_of(
+    org_id: OrgId, span: UsageSpan, by: UsageGroup | None, *, whole: bool, limit: int
+) -> tuple[LiteralString, tuple[object, ...]]:
+    """Return the statement that adds up usage, and its arguments."""
+    # What is not asked for need not be planned: the entries are in a table for each month.
+    edges = (span.since, span.head_ends, span.tail_begins, span.until)
+    has_edges = span.since < span.head_ends or span.tail_begins < span.until
+    part: Part = "entries" if by is UsageGroup.SESSION else "both" if has_edges else "days"
+    bounds: dict[Part, tuple[object, ...]] = {
+        "entries": (span.since, span.until),
+        "days": span.days,
+        "both": (*span.days, *edges),
+    }
+    return _STATEMENTS[by, whole, part], (org_id, *bounds[part], limit)
+
+
+class PostgresUsage(UsageStore):
+    """Every statement names whose usage it reads, by which an index finds it; the policies are a net."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @override
+    async def sums(
+        self, principal: Principal, span: UsageSpan, by: UsageGroup | None, *, whole: bool, limit: int
+    ) -> UsageRows:
+        sql, arguments = statement_of(principal.org_id, span, by, whole=whole, limit=limit)
+        # Of one person, one index serves whatever the period is.
+        async with self._database.as_principal(principal, plan_once=not whole) as connection:
+            total, *found = await connection.fetch(sql, *arguments)
+            keys = [row["key"] for row in found]
+            match by:
+                case None:
+                    rows: tuple[UsageRow, ...] = ()
+                case UsageGroup.SESSION:
+                    titles = await connection.fetch(_TITLES, [UUID(key) for key in keys], principal.user_id)
+                    rows = _labelled(found, {row["id"]: (row["id"], row["title"]) for row in titles})
+                case UsageGroup.MEMBER:
+                    rows = _labelled(found, await _people(connection, keys), hides_others=True)
+                case _:
+                    rows = tuple(UsageRow(key=row["key"], sums=sums_of(row)) for row in found)
+        return UsageRows(total=sums_of(total), rows=rows, groups=0 if by is None else total["groups"])
+
+
+async def _people(connection: Connection, keys: list[str]) -> Mapping[str, tuple[str, str | None]]:
+    found = await connection.fetch(_PEOPLE, [UUID(key) for key in keys])
+    return {row["person"]: (row["id"], row["email"]) for row in found}
+
+
+def _labelled(
+    rows: Sequence[Row], known: Mapping[str, tuple[str, str | None]], *, hides_others: bool = False
+) -> tuple[UsageRow, ...]:
+    """Put keys and labels to rows; one that nobody knows has its own key or, where that says nothing, none."""
+    named = ((row, known.get(row["key"], (None if hides_others else row["key"], None))) for row in rows)
+    return tuple(UsageRow(key=key, label=label, sums=sums_of(row)) for row, (key, label) in named)
+
+
+def sums_of(row: Row) -> UsageSums:
+    """Return the sums of a row; a row of another statement has no `latencies`."""
+    latencies = int(row.get("latencies") or 0)
+
+    def count(name: str) -> int:
+        return int(row[name] or 0)
+
+    return UsageSums(
+        turns=count("turns"),
+        errors=count("errors"),
+        unpriced=count("unpriced"),
+        input_tokens=count("input_tokens"),
+        output_tokens=count("output_tokens"),
+        cached_tokens=count("cached_tokens"),
+        reasoning_tokens=count("reasoning_tokens"),
+        cost_nanos=count("cost_nanos"),
+        agents=count("agents"),
+        busy=timedelta(milliseconds=count("latency_ms")),
+        last_at=row["last_at"],
+        latencies=tuple(latencies // _BUCKET**n % _BUCKET for n in range(_BUCKETS)),
+    )

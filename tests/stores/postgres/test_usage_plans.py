@@ -1,0 +1,92 @@
+"""How usage is read in an organisation that has most of all rows: no statement of a member reads those of others."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.identity.principals import Principal, Role
+from agentapi_mcp.core.usage.models import UsageGroup
+from agentapi_mcp.core.usage.usage import split
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.usage import statement_of
+from tests.conftest import DatabaseUrls
+
+NOW = datetime(2026, 11, 30, 15, 30, tzinfo=UTC)
+PERSONS, DAYS = 100, 60
+# Of each person some entries a day in one organisation, and half as many in others.
+FILL = f"""
+WITH who AS (SELECT p, md5('p' || p)::uuid AS person FROM generate_series(1, {PERSONS}) p)
+INSERT INTO agentapi.ledger (at, kind, org_id, person, session_id, turn_id, agent, backend, model, provider,
+    input_tokens, output_tokens, cost_nanos, unpriced, billing_may_go_on, latency_ms, outcome)
+SELECT timestamptz '2026-10-02Z' + d * interval '1 day' + n * interval '1 hour', 'turn',
+       CASE WHEN n < 4 THEN $1::uuid ELSE md5('o' || p)::uuid END, person, md5(p || '-' || d)::uuid, gen_random_uuid(),
+       'agent-' || n, 'openai', 'm', 'p', 10, 5, 1000, 0, false, 1000 + n, 'completed'
+  FROM who, generate_series(0, {DAYS - 1}) d, generate_series(1, 6) n
+"""  # noqa: S608  # numbers of the tests
+SUM_UP = """
+INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, turns, errors, unpriced, input_tokens,
+    output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at)
+SELECT org_id, (at AT TIME ZONE 'UTC')::date, person, agent, model, provider, count(*), 0, 0, sum(input_tokens),
+       sum(output_tokens), 0, 0, sum(cost_nanos), sum(latency_ms), array_fill(1, ARRAY[24]), max(at)
+  FROM agentapi.ledger GROUP BY 1, 2, 3, 4, 5, 6
+"""
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield all nodes of a plan."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def rows_read(plan: dict[str, Any]) -> float:
+    """Return how many rows of the ledger and of the days were looked at."""
+    read = 0.0
+    for node in nodes(plan):
+        if str(node.get("Relation Name", "")).startswith(("ledger", "usage_daily")):
+            looked_at = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            read += (looked_at + node.get("Rows Removed by Index Recheck", 0)) * node["Actual Loops"]
+    return read
+
+
+@pytest.mark.parametrize("by", [None, *UsageGroup])
+async def test_who_asks_for_their_own_usage_reads_no_rows_of_others(
+    database: Database, database_urls: DatabaseUrls, by: UsageGroup | None
+) -> None:
+    org, ann = OrgId(new_id()), UserId(new_id())
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        await owner.execute("INSERT INTO public.organizations (id, name) VALUES ($1, 'o')", org)
+        await owner.execute("INSERT INTO public.profiles (id) VALUES ($1)", ann)
+        await owner.execute(
+            "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, 'owner')",
+            org,
+            ann,
+        )
+        await owner.execute("INSERT INTO agentapi.people (user_id, person) VALUES ($1, md5('p1')::uuid)", ann)
+        for month in ("2026-10-15", "2026-11-15"):
+            await owner.execute(f"SELECT agentapi.keep_partitions('{month}')")
+        await owner.execute(FILL, org)
+        await owner.execute(SUM_UP)
+        await owner.execute("ANALYZE agentapi.ledger")
+        await owner.execute("ANALYZE agentapi.usage_daily")
+    finally:
+        await owner.close()
+    span = split(NOW - timedelta(days=DAYS), NOW, NOW)
+    mine, most = DAYS * 3, PERSONS * DAYS * 3
+    for role, whole in ((Role.MEMBER, False), (Role.OWNER, False), (Role.OWNER, True)):
+        sql, arguments = statement_of(org, span, by, whole=whole, limit=100)
+        async with database.as_principal(Principal(ann, org, role)) as connection:
+            found = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, *arguments)
+        plan = json.loads(found)[0]["Plan"]
+        if whole:
+            assert mine < rows_read(plan) <= most * 2
+            continue
+        assert mine * 0.9 <= rows_read(plan) <= mine * 2 + 10
+        scans = [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
+        assert sum(map(rows_read, scans)) == 0  # a month in which there is nothing yet may be looked through
