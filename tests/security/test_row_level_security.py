@@ -156,6 +156,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "SessionStore.list_, by tag": lambda who: sessions.list_(
             who, SessionFilter(tag=scene.canary, archived=True), cursor=None, limit=200
         ),
+        "SessionStore.last_model": lambda who: sessions.last_model(who, session_id),
         "SessionStore.list_": lambda who: sessions.list_(who, NOT_ARCHIVED, cursor=None, limit=200),
         "SessionStore.messages": lambda who: sessions.messages(who, session_id, cursor=None, limit=50, max_bytes=9999),
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
