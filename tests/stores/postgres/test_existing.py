@@ -102,6 +102,7 @@ async def test_nothing_that_was_there_changes_but_what_is_announced(deployed: Pr
         "schema agentapi",
         f"grant on schema agentapi to {OWNER}",
         "grant on schema agentapi to authenticated",
+        "grant on schema agentapi to service_role",
         f"grant on schema agentapi to {APP}",
         f"member {APP} of authenticated",
     }
@@ -135,17 +136,11 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
     assert after["grant on agentapi.agent_names to authenticated"] == "SELECT"
     given = {key.split(" to ")[0] for key in after if " agentapi." in key and key.endswith(" to authenticated")}
     tables, columns = ({key for key in given if key.count(".") == dots} for dots in (1, 2))
-    read = (
-        "agent_names",
-        "model_names",
-        "own_organizations",
-        "own_message_counts",
-        "own_openings",
-        "ledger",
-        "usage_daily",
-        "budgets",
-        "budget_periods",
-    )
+    read = {
+        *("agent_names", "model_names", "own_organizations", "own_message_counts", "own_openings", "ledger"),
+        *("usage_daily", "providers", "terms", "session_facts", "turn_ratings"),
+        *("budgets", "budget_periods"),
+    }
     assert tables == {f"grant on agentapi.{name}" for name in read}
     assert {after[f"grant on agentapi.{name} to authenticated"] for name in read} == {"SELECT"}
     assert {key.split(".")[1] for key in columns} == {"tasks", "turns"}
@@ -294,7 +289,8 @@ async def test_policies_cost_no_scan_of_what_is_not_asked_for(deployed: Project)
         open_database(RemoteServer(deployed.app), PoolOptions()) as database,
         database.as_principal(principal) as connection,
     ):
-        page = await connection.fetchval(PLAN + LIST, ALICE, ACME, *first, None, None, 51)
+        wanted = (ALICE, ACME, *first, None, None, 51, False, None)
+        page = await connection.fetchval(PLAN + LIST, *wanted)
         messages = await connection.fetchval(PLAN + MESSAGES, OLD_SESSION, *first, 50, 1_000_000)
     for plan in (page, messages):
         nodes = list(plan_nodes(json.loads(plan)[0]["Plan"]))

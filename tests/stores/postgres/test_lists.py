@@ -192,7 +192,8 @@ async def test_a_plan_that_is_kept_scans_no_table_however_small_it_was(own_datab
         ann = await new_member(database)
         at, id_ = read_position(None, "", ann)
         async with database.as_principal(ann, plan_once=True) as connection:
-            plan = await connection.fetch(f"EXPLAIN {LIST}", ann.user_id, ann.org_id, at, id_, "guide", "tulip", 51)
+            wanted = (ann.user_id, ann.org_id, at, id_, "guide", "tulip", 51, False, None)
+            plan = await connection.fetch(f"EXPLAIN {LIST}", *wanted)
     lines = "\n".join(row[0] for row in plan)
     assert "agentapi_sessions_order" in lines
     assert "session_openings_pkey" in lines
