@@ -33,6 +33,7 @@ NOT_RUN = {
     r"[^:]*: agentapi-mcp agents (add \w|remove)": "tests/acceptance/test_agents_add.py",
     r"commands.md: agentapi-mcp sessions list --cursor": "tests/acceptance/test_json_output.py",
     r"commands.md: agentapi-mcp models sync": "tests/acceptance/test_agents_add.py",
+    r"[^:]*: agentapi-mcp (rate|tag|archive)\b": "tests/acceptance/test_said_commands.py",
     r"[^:]*: agentapi-mcp accounts (connect|disconnect)": "tests/acceptance/test_accounts.py",
     r"commands.md: agentapi-mcp members (role|remove)": "tests/acceptance/test_organizations.py",
     r"commands.md: agentapi-mcp turns cancel": "tests/acceptance/test_terminal.py",

@@ -152,7 +152,7 @@ class EnvReferences:
 
 
 # The longest name of a tool of this server.
-LONGEST_TOOL = 16
+LONGEST_TOOL = 18
 # What the command of the server takes beside nothing; each has a value.
 SERVER_OPTIONS = ("--toolsets", "--tool-prefix")
 _PROGRAM, _MODULE = "agentapi-mcp", "agentapi_mcp"

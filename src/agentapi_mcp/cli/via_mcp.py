@@ -10,12 +10,22 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import BackendError, BackendFault, InvalidRequestError
 from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.base.json_values import as_member
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chat.clients import ChatClient, Following
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.replies import ChatReply, in_commands, to_reply
 from agentapi_mcp.cli.terminal import print_err
-from agentapi_mcp.client import AgentClient, Answer, ClientError, ConnectionLostError, Turn, TurnError, connect
+from agentapi_mcp.client import (
+    AgentClient,
+    Answer,
+    ClientError,
+    ConnectionLostError,
+    RefusedError,
+    Turn,
+    TurnError,
+    connect,
+)
 from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 
 T = TypeVar("T")
@@ -189,6 +199,10 @@ def _told() -> Generator[None]:
             raise
         if isinstance(reason, ConnectionLostError):
             raise BackendError(BackendFault.CONNECTION, str(reason), next_step=_after_loss(reason)) from exc
+        fault = as_member(BackendFault, reason.fault) if isinstance(reason, RefusedError) else None
+        if fault is not None:
+            # What it says names the next step already.
+            raise BackendError(fault, str(reason), next_step="") from exc
         raise InvalidRequestError(str(reason)) from exc
 
 

@@ -2,17 +2,24 @@
 
 from typing import Literal
 
+from pydantic.json_schema import SkipJsonSchema
+
 from agentapi_mcp.presentation.models import FaultOut
 from agentapi_mcp.presentation.output_model import OutputModel
 
 
 class Usage(OutputModel):
-    """Tokens; None is unknown, never zero. The input includes the cached ones."""
+    """Tokens; None is unknown, never zero. The input includes the cached ones, and those written to the cache.
+
+    A server of before counts none that are written.
+    """
 
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
     reasoning_tokens: int | None
+    cache_write_tokens: SkipJsonSchema[int | None] = None  # no schema of a tool names them, as every model reads those
+    cache_write_1h_tokens: SkipJsonSchema[int | None] = None
 
 
 class Step(OutputModel):

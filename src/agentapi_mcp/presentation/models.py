@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pydantic import create_model
+from pydantic.json_schema import SkipJsonSchema
 
 from agentapi_mcp.presentation.costs import cost_fields
 from agentapi_mcp.presentation.output_model import OutputModel
@@ -146,7 +147,10 @@ class ModelsOut(OutputModel):
 
 
 class SessionOut(OutputModel):
-    """A session, in the result of `list_sessions`; `usage` has the fields of `session_usage`."""
+    """A session, in the result of `list_sessions`; `usage` has the fields of `session_usage`.
+
+    What its user says of it is in no schema, which every client's model reads.
+    """
 
     session_id: str
     title: str | None
@@ -156,11 +160,11 @@ class SessionOut(OutputModel):
     usage: dict[str, object]
     created_at: str
     last_message_at: str | None
-    status: str
-    interaction_type: str | None
-    tags: list[str]
-    rating: int | None
-    external_link: str | None
+    status: SkipJsonSchema[str]
+    interaction_type: SkipJsonSchema[str | None]
+    tags: SkipJsonSchema[list[str]]
+    rating: SkipJsonSchema[int | None]
+    external_link: SkipJsonSchema[str | None]
     transcript_uri: str
 
 

@@ -81,7 +81,7 @@ async def test_an_address_chooses_the_toolsets_where_nobody_else_does(edge_home:
         many = "&".join(f"other{number}=1" for number in range(100))
         assert names(await listed(http, f"/mcp?{many}&toolsets=admin")) == ADMIN
         refused = await http.post("/mcp?toolsets=none", json=message("tools/list"), headers=ACCEPT)
-        assert fault(refused) == "The address names the toolsets none; there are core, admin, preferences."
+        assert fault(refused) == "The address names the toolsets none; there are core, admin, preferences, usage."
         asked = message("tools/call", {"name": "get_organization", "arguments": {}})
         answer = await http.post("/mcp?toolsets=admin", json=asked, headers=ACCEPT)
         assert "structuredContent" in answer.json()["result"]
@@ -112,7 +112,7 @@ def test_all_names_fit_into_those_that_providers_take() -> None:
     """As Claude Code makes them, with the longest prefix and the usual name of the server."""
     longest = max(len(tool.spec.name) for tool in find_tools(toolset_names()))
     assert len("mcp__agentapi__") + 20 + longest <= 64
-    assert len("mcp____") + 41 + longest <= 64  # the longest `connect --name`
+    assert len("mcp____") + 39 + longest <= 64  # the longest `connect --name`, since there is `record_interaction`
 
 
 def test_the_front_leaves_names_with_a_prefix_to_the_server() -> None:

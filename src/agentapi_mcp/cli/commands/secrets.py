@@ -1,5 +1,7 @@
 """The commands for the master keys, which seal API keys and accounts."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -11,8 +13,11 @@ from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.core.keys.models import UnopenedSecret
-from agentapi_mcp.core.services import Services
+
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.keys.models import UnopenedSecret
+    from agentapi_mcp.core.services import Services
 
 _MOST_NAMED = 5  # secrets of one master key in a message
 

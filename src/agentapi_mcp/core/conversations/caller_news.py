@@ -26,8 +26,9 @@ class CallerNews:
         self._clock = clock
         self._spawn = spawn
         self._marking: set[asyncio.Task[None]] = set()
-        # Marks that nobody writes now, with when they were made: only what is written is forgotten.
+        # With when they were made: only what is written is forgotten.
         self._marks: dict[tuple[TurnId, TurnMark], tuple[Principal, float]] = {}
+        self._writing: set[tuple[TurnId, TurnMark]] = set()
         self._delivered: set[TurnId] = set()
         self._has_news = asyncio.Event()
         self._was_refused = False  # what the last flush had to write is not written
@@ -38,6 +39,10 @@ class CallerNews:
         marking = self._spawn(self._mark(turn_id, mark))
         self._marking.add(marking)
         marking.add_done_callback(self._marking.discard)
+
+    def forget(self, turn_id: TurnId, mark: TurnMark) -> None:
+        """Write a mark no more, since it does not hold any longer; one that is written stays."""
+        self._marks.pop((turn_id, mark), None)
 
     def delivered(self, turn_id: TurnId) -> None:
         """Note that the answer of a turn has arrived; it is written with those of the next moment."""
@@ -83,16 +88,21 @@ class CallerNews:
 
     async def _write(self, turn_id: TurnId, mark: TurnMark) -> bool:
         """Write a mark that nobody else writes; False where the database does not take it."""
-        waiting = self._marks.pop((turn_id, mark), None)
-        if waiting is None:
+        key = turn_id, mark
+        waiting = self._marks.get(key)
+        if waiting is None or key in self._writing:
             return True
         principal, made = waiting
+        self._writing.add(key)
         try:
             await self._turns.mark(principal, turn_id, mark, timedelta(seconds=self._clock.monotonic() - made))
-        except (StoreError, asyncio.CancelledError) as exc:
-            self._marks.setdefault((turn_id, mark), waiting)  # a newer one stays
-            self._has_news.set()
-            if isinstance(exc, asyncio.CancelledError):
-                raise
+        except StoreError:
             return False
-        return True
+        else:
+            if self._marks.get(key) is waiting:
+                del self._marks[key]
+            return True
+        finally:
+            self._writing.discard(key)
+            if key in self._marks:  # refused, cancelled, or made again meanwhile
+                self._has_news.set()

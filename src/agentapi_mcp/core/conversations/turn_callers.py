@@ -68,7 +68,7 @@ class TurnCallers:
         """Count a waiting caller; when the last one leaves without an answer, the turn runs on for a while only."""
         run.followers += 1
         run.follow_count += 1
-        run.caller_gone = False
+        self._stay(run)
         gone: asyncio.CancelledError | None = None
         try:
             yield
@@ -102,6 +102,7 @@ class TurnCallers:
         if run is not None:
             run.follow_count += 1
             run.followed_here_at = at
+            self.news.forget(run.id, TurnMark.CALLER_GONE)
 
     def told_running(self, principal: Principal, turn: Turn) -> None:
         """Note that a caller was told that a turn runs, wherever it does."""
@@ -116,6 +117,11 @@ class TurnCallers:
         if not run.answered_running:
             run.answered_running = True
             self.news.mark(run.job.principal, run.id, TurnMark.ANSWERED_RUNNING)
+
+    def _stay(self, run: RunningTurn) -> None:
+        run.caller_gone = False
+        # A store that was away may not know yet that the caller had left.
+        self.news.forget(run.id, TurnMark.CALLER_GONE)
 
     def _leave(self, run: RunningTurn, departure: Departure) -> None:
         if run.followers == 0:

@@ -127,7 +127,7 @@ async def get_turn(call: ToolCall) -> CallToolResult:
     ToolSpec(
         name="cancel_turn",
         title="Cancel a turn",
-        about="Stop a running turn; what it said so far is kept. One that has ended stays as it is.",
+        about="Stop a running turn; what it said so far is kept.",
         arguments=(_TURN,),
         answers=CancelOut,
         action=Action.CHAT,

@@ -34,15 +34,15 @@ from agentapi_mcp.presentation.uris import transcript_uri
 TOOLSET = Toolset()
 
 _TRANSCRIPT_BYTES = 60_000
-_QUERY = Argument(name="query", about="Text to look for", verbatim=True)
-_CURSOR = Argument(name="cursor", about="From the page before")
+_QUERY = Argument(name="query", about="Text to find", verbatim=True)
+_CURSOR = Argument(name="cursor", about="A next_cursor")
 
 
 @TOOLSET.tool(
     ToolSpec(
         name="list_agents",
         title="List agents",
-        about="List the agents to chat with: what each is for, how it is now, its models, what it lacks.",
+        about="List agents: what each is for, how it is now, its models, what it lacks.",
         arguments=(_QUERY, _CURSOR),
         answers=AgentsOut,
         action=Action.READ_CATALOGUE,
@@ -70,7 +70,7 @@ async def list_agents(call: ToolCall) -> CallToolResult:
     ToolSpec(
         name="list_models",
         title="List models",
-        about="List the models of the agents, with context window and prices in USD per million tokens.",
+        about="List models of agents, with context window and prices in USD per million tokens.",
         arguments=(Argument(name="agent", about="Only this agent's"), _QUERY, _CURSOR),
         answers=ModelsOut,
         action=Action.READ_CATALOGUE,
@@ -97,12 +97,12 @@ async def list_models(call: ToolCall) -> CallToolResult:
     ToolSpec(
         name="list_sessions",
         title="List chat sessions",
-        about="List your chat sessions, newest first; query searches titles and how first messages begin.",
+        about="List your sessions, newest first; query looks at titles and beginnings.",
         arguments=(
             Argument(name="agent", about="Only with this agent"),
             _QUERY,
-            Argument(name="tag", about="Only with this tag", verbatim=True),
-            Argument(name="archived", kind="boolean", about="Also archived ones"),
+            Argument(name="tag", about="With this tag", verbatim=True),
+            Argument(name="archived", kind="boolean", about="Also those"),
             _CURSOR,
         ),
         answers=SessionsOut,
