@@ -207,10 +207,10 @@ async def test_connections_that_are_made_at_once_are_all_made(edge_home: Path, t
 async def test_a_name_with_which_names_of_tools_become_too_long_is_refused(edge_home: Path, tmp_path: Path) -> None:
     env = of(edge_home, tmp_path)
     # Cursor takes 60 characters for the server's name, a colon and the tool's name.
-    status, _, err = await run(env, "connect", "cursor", "--force", "--name", "n" * 44)
-    assert (status, "at most 43" in err) == (2, True)
+    status, _, err = await run(env, "connect", "cursor", "--force", "--name", "n" * 42)
+    assert (status, "at most 41" in err) == (2, True)
     assert not place("cursor", tmp_path).exists()
-    assert (await run(env, "connect", "cursor", "--force", "--name", "n" * 43))[0] == 0
+    assert (await run(env, "connect", "cursor", "--force", "--name", "n" * 41))[0] == 0
 
 
 async def test_what_is_no_file_is_refused_and_a_broken_backup_is_passed_over(edge_home: Path, tmp_path: Path) -> None:
@@ -269,14 +269,14 @@ async def test_the_options_of_our_command_stay_and_can_be_set(edge_home: Path, t
 async def test_the_servers_own_prefix_counts_for_the_names_of_tools(edge_home: Path, tmp_path: Path) -> None:
     path, long = place("cursor", tmp_path), "prefix_of_twenty_ch_"
     env = of(edge_home, tmp_path, AGENTAPI_TOOL_PREFIX=long)
-    named = ("--name", "n" * 24)
+    named = ("--name", "n" * 22)
     for words in (("--tool-prefix", long), ("--env", "AGENTAPI_TOOL_PREFIX")):
         for way in ("--print", "--dry-run", "--force"):
             status, _, err = await run(env, "connect", "cursor", *named, *words, way)
-            assert (status, "at most 23 characters for Cursor beside the prefix" in err) == (2, True), err
+            assert (status, "at most 21 characters for Cursor beside the prefix" in err) == (2, True), err
     assert not path.exists()
     assert (await run(env, "connect", "cursor", "--force", *named))[0] == 0  # it is not handed on
-    status, _, err = await run(env, "connect", "cursor", "--name", "n" * 23, "--tool-prefix", long)
+    status, _, err = await run(env, "connect", "cursor", "--name", "n" * 21, "--tool-prefix", long)
     assert (status, "8 tools; agents that can be used: guide" in err) == (0, True), err
     status, _, err = await run(env, "connect", "cursor", "--toolsets", "preferences")
     assert (status, "2 tools, in" in err) == (0, True), err

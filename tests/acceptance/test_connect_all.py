@@ -133,5 +133,5 @@ async def test_what_is_about_one_client_needs_its_name(edge_home: Path, tmp_path
     long = "s" * 50
     for words in (("--dry-run",), ("--print",), ()):
         status, _, err = await run(env, "connect", "cursor", "--force", "--name", long, *words)
-        assert (status, "at most 43 characters for Cursor" in err) == (2, True)
+        assert (status, "at most 41 characters for Cursor" in err) == (2, True)
     assert not (tmp_path / ".cursor").exists()

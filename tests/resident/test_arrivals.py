@@ -1,8 +1,11 @@
 """Whether an answer has arrived: the bridge hears of it before its client can act on it, and tells the server."""
 
 import asyncio
+import fcntl
 import json
 import os
+import struct
+import termios
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from agentapi_mcp.resident.protocol import NUMBER, Hello, ok, sync, synced
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.residents import LineClient, clients, environ, place_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 _A_WHILE = 0.5  # in which what must not come would have
@@ -57,6 +61,13 @@ async def until_asked(reader: asyncio.StreamReader, method: str) -> None:
         assert line
 
 
+def unread(writer: asyncio.StreamWriter) -> int:
+    """Return how many bytes the other end has not read yet."""
+    descriptor: int = writer.get_extra_info("socket").fileno()
+    left: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
+    return left
+
+
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
 
 
@@ -66,6 +77,7 @@ async def test_the_end_of_a_client_does_not_overtake_the_arrival_of_its_answer(t
         reader, writer = await server.accept()
         await until_asked(reader, "ping")
         writer.write(sync(7))
+        await asyncio.to_thread(wait_until, lambda: not unread(writer))  # else the end of the client may come first
         assert client.process.stdin is not None
         client.process.stdin.close()
         with pytest.raises(TimeoutError):

@@ -2,10 +2,8 @@
 
 from typing import Literal
 
-from pydantic.json_schema import SkipJsonSchema
-
 from agentapi_mcp.presentation.models import FaultOut
-from agentapi_mcp.presentation.output_model import OutputModel
+from agentapi_mcp.presentation.output_model import OutputModel, Unlisted
 
 
 class Usage(OutputModel):
@@ -18,8 +16,8 @@ class Usage(OutputModel):
     output_tokens: int | None
     cached_tokens: int | None
     reasoning_tokens: int | None
-    cache_write_tokens: SkipJsonSchema[int | None] = None  # no schema of a tool names them, as every model reads those
-    cache_write_1h_tokens: SkipJsonSchema[int | None] = None
+    cache_write_tokens: Unlisted[int | None] = None  # no schema of a tool names them, as every model reads those
+    cache_write_1h_tokens: Unlisted[int | None] = None
 
 
 class Step(OutputModel):

@@ -3,10 +3,9 @@
 from typing import Literal
 
 from pydantic import create_model
-from pydantic.json_schema import SkipJsonSchema
 
 from agentapi_mcp.presentation.costs import cost_fields
-from agentapi_mcp.presentation.output_model import OutputModel
+from agentapi_mcp.presentation.output_model import OutputModel, Unlisted
 
 
 class FaultOut(OutputModel):
@@ -160,11 +159,11 @@ class SessionOut(OutputModel):
     usage: dict[str, object]
     created_at: str
     last_message_at: str | None
-    status: SkipJsonSchema[str]
-    interaction_type: SkipJsonSchema[str | None]
-    tags: SkipJsonSchema[list[str]]
-    rating: SkipJsonSchema[int | None]
-    external_link: SkipJsonSchema[str | None]
+    status: Unlisted[str]
+    interaction_type: Unlisted[str | None]
+    tags: Unlisted[list[str]]
+    rating: Unlisted[int | None]
+    external_link: Unlisted[str | None]
     transcript_uri: str
 
 

@@ -7,9 +7,12 @@ from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
+from pydantic.json_schema import SkipJsonSchema
 
 from agentapi_mcp.base.json_records import Record, RecordField, record_fields
 
+# A field that results have and no schema names, since every client's model reads the schemas.
+Unlisted = SkipJsonSchema
 _JSON_KINDS = {timedelta: int, Decimal: float}
 
 

@@ -106,8 +106,7 @@ class Client:
 
     def unread(self) -> int:
         """Return how many bytes wait for the front."""
-        waiting: int = struct.unpack("i", fcntl.ioctl(self.stdin, termios.FIONREAD, bytes(4)))[0]
-        return waiting
+        return waiting(self.stdin)
 
     def is_stuck(self) -> Callable[[], bool]:
         """Return what tells whether the front has stopped to read: what is in its pipe stays the same."""
@@ -416,16 +415,23 @@ async def test_the_server_writes_when_all_that_the_front_has_left_is_written() -
         await asyncio.to_thread(wait_until, lambda: reached.is_set() and not client.unread())
         handover = client.thread.hand_over()
         assert handover.answer is not None
-        size = len(handover.unwritten)
+        # All that is the front's but its end; of it, the pipe has what the front came to write.
+        size = waiting(client.from_server) + len(handover.unwritten) - 100
         with taken_over(client, handover) as taken:
             async with asyncio.TaskGroup() as group:
                 group.create_task(taken.catch_up())
                 await taken.write(handover.answer.decode())
                 writing = group.create_task(taken.write("the server's\n"))
                 assert not (await asyncio.wait({writing}, timeout=0.1))[0]
-                group.create_task(asyncio.to_thread(read_bytes, client.from_server, size + 20_000))
+                group.create_task(asyncio.to_thread(read_bytes, client.from_server, size))
             await taken.flush()
         assert b"".join(iter(lambda: os.read(client.from_server, 65_536), b"")).endswith(b"}\nthe server's\n")
+
+
+def waiting(descriptor: int) -> int:
+    """Return how many bytes a pipe has."""
+    held: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
+    return held
 
 
 def read_bytes(descriptor: int, count: int) -> None:

@@ -1,7 +1,6 @@
 """What users say of sessions and turns, and record of others: kept once, in the sums, apart from what was billed."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,7 +18,7 @@ from agentapi_mcp.base.errors import (
     LimitExceededError,
     NotFoundError,
 )
-from agentapi_mcp.base.ids import OrgId, SessionId, new_id
+from agentapi_mcp.base.ids import OrgId, SessionId
 from agentapi_mcp.core.conversations.facts import MOST_TAGS
 from agentapi_mcp.core.conversations.models import Session, SettlingRule, Turn
 from agentapi_mcp.core.conversations.session_facts import (
@@ -37,13 +36,10 @@ from agentapi_mcp.core.identity.shares import Resource, most_rows
 from agentapi_mcp.core.keys.models import KeySource, PaidBy, plain_provider
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.facts import PostgresFacts
-from agentapi_mcp.stores.postgres.migrate import migrate
-from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 from tests.stores.postgres.test_ledger import OWNER, Scene, bill, make_scene, outside
-from tests.support.databases import Template, created
 from tests.support.said import rate_many, record_many
 
 _SUMS: LiteralString = """
@@ -451,31 +447,3 @@ async def test_words_are_there_for_everybody_and_extended_by_a_back_end_alone(sc
         with pytest.raises(AgentApiError):
             async with scene.database.as_writer(scene.chief) as connection:
                 await connection.execute(forged)
-
-
-# --- what was there before
-
-
-async def test_sums_of_before_stay(template: Template) -> None:
-    files = migrations()
-    before = next(number for number, file in enumerate(files) if file.id == "0020_facts")
-    async with created(template.admin, "OWNER agentapi_owner") as name, AsyncExitStack() as stack:
-        url = template.owner.replace(f"/{template.name}?", f"/{name}?")
-        await migrate(url, program="0.1.0", files=files[:before])
-        owner = await asyncpg.connect(url)
-        stack.push_async_callback(owner.close)
-        org, person = new_id(), new_id()
-        await owner.execute(
-            "INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, turns, errors, unpriced, "
-            "input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at) "
-            "VALUES ($1, '2026-11-01', $2, 'a', 'm', 'p', 3, 0, 1, 2, 2, 0, 0, 77, 5, array_fill(0, ARRAY[24]), now())",
-            org,
-            person,
-        )
-        await migrate(url, program="0.1.0")
-        row = await owner.fetchrow("SELECT * FROM agentapi.usage_daily")
-        assert row is not None
-        assert (row["turns"], row["cost_nanos"], row["interaction_type"], row["ratings"], row["reported"]) == (
-            *(3, 77, "", 0, 0),
-        )
-        assert await migrate(url, program="0.1.0") == ()

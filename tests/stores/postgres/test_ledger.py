@@ -415,7 +415,7 @@ async def test_nobody_has_a_right_to_write_it_or_to_know_who_a_person_is(databas
 
 async def test_turns_of_before_are_entered_once(template: Template) -> None:
     files = migrations()
-    before = next(number for number, file in enumerate(files) if file.id == "0019_ledger")
+    before = next(number for number, file in enumerate(files) if file.id == "0020_ledger")
     async with created(template.admin, "OWNER agentapi_owner") as name, AsyncExitStack() as stack:
         url = template.owner.replace(f"/{template.name}?", f"/{name}?")
         await migrate(url, program="0.1.0", files=files[:before])

@@ -161,7 +161,7 @@ SHARES: Mapping[Resource, Share] = {
     Resource.TOKENS: _rows(100, "personal tokens", "revoke one that is not needed"),
     # More than the turns that a user may have running, so that the oldest is one whose turn has ended.
     Resource.TASKS: _rows(1_000, "tasks of MCP clients", "the oldest ends"),
-    # check_facts (0020_facts.sql) counts both.
+    # check_facts (0019_facts.sql) counts both.
     Resource.RATINGS: _rows(10_000, "rated turns", "delete sessions that are not needed"),
     Resource.RECORDED: _rows(10_000, "recorded conversations", "delete some"),
 }

@@ -1,4 +1,4 @@
-"""What users say of their sessions and turns, in Postgres (0020_facts.sql)."""
+"""What users say of their sessions and turns, in Postgres (0019_facts.sql)."""
 
 from typing import LiteralString
 

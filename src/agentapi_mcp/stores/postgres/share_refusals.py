@@ -1,4 +1,4 @@
-"""The refusals of rows that are more than a share, in words (0009_shares.sql, 0020_facts.sql)."""
+"""The refusals of rows that are more than a share, in words (0009_shares.sql, 0019_facts.sql)."""
 
 import json
 import math

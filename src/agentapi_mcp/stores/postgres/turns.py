@@ -303,7 +303,7 @@ class PostgresTurns(TurnStore):
 
 
 def _payment(paid_by: PaidBy) -> dict[str, object]:
-    """Return what note_payment reads (0019_ledger.sql)."""
+    """Return what note_payment reads (0020_ledger.sql)."""
     return {"by": str(paid_by.source), "provider": paid_by.provider, "key": paid_by.key}
 
 

@@ -70,7 +70,9 @@ CREATE TRIGGER note_payment BEFORE INSERT ON agentapi.turns FOR EACH ROW EXECUTE
 -- 3. The ledger. Nobody has a right to write it; its rows are added by the triggers, which have their owner's rights.
 -- at                when the turn ended; a correction has the time of what it corrects, so that sums of a day are whole
 -- recorded_at       when the row was written
--- kind              turn: a turn's bill. correction: by how much a later bill differs; its sums are differences
+-- kind              turn: a turn's bill. correction: by how much a later bill differs; its sums are differences. reported:
+--                   what a user says of a conversation elsewhere, with the session's id as turn_id. It has columns of its
+--                   own, so that no sum can mix it with what was billed: it has no tokens, costs 0 and is no turn
 -- attempt           which of the turn's attempts, from 1
 -- model, model_used the one that was asked for, and the one that answered
 -- provider          that sends the bill; served_by is the one that it let answer, as it said
@@ -81,7 +83,7 @@ CREATE TABLE agentapi.ledger (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     at timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    kind text NOT NULL CHECK (kind IN ('turn', 'correction')),
+    kind text NOT NULL CHECK (kind IN ('turn', 'correction', 'reported')),
     org_id uuid NOT NULL,
     person uuid NOT NULL,
     session_id uuid NOT NULL,
@@ -107,6 +109,10 @@ CREATE TABLE agentapi.ledger (
     latency_ms integer,
     time_to_first_token_ms integer,
     outcome text NOT NULL,
+    interaction_type text,
+    reported_input_tokens bigint,
+    reported_output_tokens bigint,
+    reported_nanos bigint,
     PRIMARY KEY (id, at)
 ) PARTITION BY RANGE (at);
 CREATE INDEX ledger_of_organization ON agentapi.ledger (org_id, at);
@@ -114,8 +120,10 @@ CREATE INDEX ledger_of_person ON agentapi.ledger (person, at);
 CREATE INDEX ledger_of_turn ON agentapi.ledger (turn_id);
 CREATE TABLE agentapi.ledger_default PARTITION OF agentapi.ledger DEFAULT;
 
--- Sums by day in UTC. Where there is no model or provider, the name is empty.
--- latency  how many turns took how long: by agentapi.latency_bucket, from 1
+-- Sums by day in UTC. Where there is no model, provider or interaction type when the turn ends, the name is empty.
+-- latency              how many turns took how long: by agentapi.latency_bucket, from 1
+-- ratings, rating_sum  how many sessions and turns were rated, and the sum of it, on the day of what was rated: that on
+--                      which the turn ended; of a session, its first turn
 CREATE TABLE agentapi.usage_daily (
     org_id uuid NOT NULL,
     day date NOT NULL,
@@ -123,6 +131,7 @@ CREATE TABLE agentapi.usage_daily (
     agent text NOT NULL,
     model text NOT NULL,
     provider text NOT NULL,
+    interaction_type text NOT NULL,
     turns integer NOT NULL,
     errors integer NOT NULL,
     unpriced integer NOT NULL,
@@ -134,7 +143,15 @@ CREATE TABLE agentapi.usage_daily (
     latency_ms bigint NOT NULL,
     latency integer[] NOT NULL,
     last_at timestamptz NOT NULL,
-    PRIMARY KEY (org_id, day, person, agent, model, provider)
+    reported integer NOT NULL,
+    reported_input_tokens bigint NOT NULL,
+    reported_output_tokens bigint NOT NULL,
+    reported_nanos bigint NOT NULL,
+    ratings integer NOT NULL DEFAULT 0,
+    rating_sum integer NOT NULL DEFAULT 0,
+    usefulness_ratings integer NOT NULL DEFAULT 0,
+    usefulness_sum integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (org_id, day, person, agent, model, provider, interaction_type)
 ) WITH (fillfactor = 80);
 CREATE INDEX usage_daily_of_person ON agentapi.usage_daily (person, day);
 
@@ -191,6 +208,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
 $function$
 DECLARE
     v_turns CONSTANT integer := (e.kind = 'turn')::integer;
+    v_reported CONSTANT integer := (e.kind = 'reported')::integer;
     v_bucket CONSTANT integer := agentapi.latency_bucket(e.latency_ms);
     v_latency integer[] := array_fill(0, ARRAY[24]);
 BEGIN
@@ -198,20 +216,27 @@ BEGIN
     IF v_turns = 1 AND v_bucket IS NOT NULL THEN
         v_latency[v_bucket] := 1;
     END IF;
-    INSERT INTO agentapi.usage_daily AS d (org_id, day, person, agent, model, provider, turns, errors, unpriced, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at)
+    INSERT INTO agentapi.usage_daily AS d (org_id, day, person, agent, model, provider, interaction_type, turns, errors,
+        unpriced, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at,
+        reported, reported_input_tokens, reported_output_tokens, reported_nanos)
     VALUES (e.org_id, (e.at AT TIME ZONE 'UTC')::date, e.person, e.agent, coalesce(e.model_used, e.model, ''),
-        coalesce(e.provider, ''), v_turns, CASE WHEN e.outcome IN ('failed', 'interrupted') THEN v_turns ELSE 0 END,
+        coalesce(e.provider, ''), coalesce(e.interaction_type, ''), v_turns,
+        CASE WHEN e.outcome IN ('failed', 'interrupted') THEN v_turns ELSE 0 END,
         e.unpriced, coalesce(e.input_tokens, 0), coalesce(e.output_tokens, 0), coalesce(e.cached_tokens, 0),
-        coalesce(e.reasoning_tokens, 0), coalesce(e.cost_nanos, 0), coalesce(e.latency_ms, 0) * v_turns, v_latency, e.at)
-    ON CONFLICT (org_id, day, person, agent, model, provider) DO UPDATE
+        coalesce(e.reasoning_tokens, 0), coalesce(e.cost_nanos, 0), coalesce(e.latency_ms, 0) * v_turns, v_latency, e.at,
+        v_reported, coalesce(e.reported_input_tokens, 0), coalesce(e.reported_output_tokens, 0),
+        coalesce(e.reported_nanos, 0))
+    ON CONFLICT (org_id, day, person, agent, model, provider, interaction_type) DO UPDATE
        SET turns = d.turns + excluded.turns, errors = d.errors + excluded.errors, unpriced = d.unpriced + excluded.unpriced,
            input_tokens = d.input_tokens + excluded.input_tokens, output_tokens = d.output_tokens + excluded.output_tokens,
            cached_tokens = d.cached_tokens + excluded.cached_tokens,
            reasoning_tokens = d.reasoning_tokens + excluded.reasoning_tokens,
            cost_nanos = d.cost_nanos + excluded.cost_nanos, latency_ms = d.latency_ms + excluded.latency_ms,
            latency[coalesce(v_bucket, 1)] = d.latency[coalesce(v_bucket, 1)] + excluded.latency[coalesce(v_bucket, 1)],
-           last_at = greatest(d.last_at, excluded.last_at);
+           last_at = greatest(d.last_at, excluded.last_at), reported = d.reported + excluded.reported,
+           reported_input_tokens = d.reported_input_tokens + excluded.reported_input_tokens,
+           reported_output_tokens = d.reported_output_tokens + excluded.reported_output_tokens,
+           reported_nanos = d.reported_nanos + excluded.reported_nanos;
 END
 $function$;
 
@@ -254,6 +279,7 @@ BEGIN
     e.latency_ms := t.latency_ms;
     e.time_to_first_token_ms := t.time_to_first_token_ms;
     e.outcome := t.status;
+    e.interaction_type := (SELECT f.interaction_type FROM agentapi.session_facts f WHERE f.session_id = t.session_id);
     RETURN e;
 END
 $function$;
@@ -301,7 +327,11 @@ BEGIN
     ELSIF OLD.status = ANY (c_open) THEN
         PERFORM agentapi.enter(agentapi.entry_of(NEW));
     ELSE
-        PERFORM agentapi.enter(agentapi.correction_of(agentapi.entry_of(OLD), agentapi.entry_of(NEW)));
+        e := agentapi.correction_of(agentapi.entry_of(OLD), agentapi.entry_of(NEW));
+        -- Of the kind as which the turn was counted, whatever its session has become since.
+        e.interaction_type := (SELECT l.interaction_type FROM agentapi.ledger l
+                                WHERE l.turn_id = OLD.id AND l.at = OLD.ended_at AND l.kind = 'turn' LIMIT 1);
+        PERFORM agentapi.enter(e);
     END IF;
     RETURN NULL;
 END
@@ -337,10 +367,106 @@ BEGIN
 END
 $function$;
 
+-- Adds to the ratings of a day: those of the entry of a turn, or of what was reported under a session's id.
+CREATE FUNCTION agentapi.enter_rating(p_turn uuid, p_ratings integer, p_sum integer, p_useful integer, p_useful_sum integer)
+RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS
+$function$
+    UPDATE agentapi.usage_daily d
+       SET ratings = d.ratings + p_ratings, rating_sum = d.rating_sum + p_sum,
+           usefulness_ratings = d.usefulness_ratings + p_useful, usefulness_sum = d.usefulness_sum + p_useful_sum
+      FROM (SELECT * FROM agentapi.ledger l WHERE l.turn_id = p_turn AND l.kind IN ('turn', 'reported') LIMIT 1) AS l
+     WHERE d.org_id = l.org_id AND d.day = (l.at AT TIME ZONE 'UTC')::date AND d.person = l.person AND d.agent = l.agent
+       AND d.model = coalesce(l.model_used, l.model, '') AND d.provider = coalesce(l.provider, '')
+       AND d.interaction_type = coalesce(l.interaction_type, '')
+$function$;
+
+-- Enters what happened elsewhere, once, and the ratings of a session; after the row is there, so that one that is not
+-- written again is not counted again.
+CREATE FUNCTION agentapi.account_facts() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    e agentapi.ledger;
+    old_rating smallint;
+    old_usefulness smallint;
+    v_turn uuid;
+    v_open boolean;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        old_rating := OLD.rating;
+        old_usefulness := OLD.usefulness;
+    ELSIF NEW.recorded_at IS NOT NULL THEN
+        e.id := gen_random_uuid();
+        e.at := least(coalesce(NEW.ended_at, NEW.recorded_at), NEW.recorded_at);
+        e.recorded_at := clock_timestamp();
+        e.kind := 'reported';
+        e.org_id := NEW.org_id;
+        e.person := agentapi.person_of(NEW.user_id);
+        e.session_id := NEW.session_id;
+        e.turn_id := NEW.session_id;
+        e.attempt := 1;
+        e.agent := coalesce(NEW.agent_elsewhere, (SELECT a.name FROM public.chat_sessions s
+                                                    JOIN public.agents a ON a.id = s.agent_id
+                                                   WHERE s.id = NEW.session_id), 'elsewhere');
+        e.backend := 'elsewhere';
+        e.model := NEW.model;
+        e.provider := NEW.provider;
+        e.cost_nanos := 0;
+        e.unpriced := 0;
+        e.cost_source := 'reported by the user';
+        e.billing_may_go_on := false;
+        e.outcome := 'completed';
+        e.interaction_type := NEW.interaction_type;
+        e.reported_input_tokens := NEW.reported_input_tokens;
+        e.reported_output_tokens := NEW.reported_output_tokens;
+        e.reported_nanos := agentapi.nanos(NEW.reported_cost_usd);
+        PERFORM agentapi.enter(e);
+    END IF;
+    IF (NEW.rating, NEW.usefulness) IS DISTINCT FROM (old_rating, old_usefulness) THEN
+        SELECT t.id, t.ended_at IS NULL INTO v_turn, v_open FROM agentapi.turns t WHERE t.session_id = NEW.session_id
+         ORDER BY t.created_at, t.id LIMIT 1;
+        IF NEW.recorded_at IS NOT NULL THEN
+            v_turn := NEW.session_id;
+        ELSIF v_open THEN
+            RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+                MESSAGE = 'a session is rated once its first turn has ended';
+        END IF;
+        PERFORM agentapi.enter_rating(v_turn,
+            (NEW.rating IS NOT NULL)::integer - (old_rating IS NOT NULL)::integer,
+            coalesce(NEW.rating, 0) - coalesce(old_rating, 0),
+            (NEW.usefulness IS NOT NULL)::integer - (old_usefulness IS NOT NULL)::integer,
+            coalesce(NEW.usefulness, 0) - coalesce(old_usefulness, 0));
+    END IF;
+    RETURN NULL;
+END
+$function$;
+CREATE TRIGGER account_facts AFTER INSERT OR UPDATE ON agentapi.session_facts FOR EACH ROW
+    EXECUTE FUNCTION agentapi.account_facts();
+
+CREATE FUNCTION agentapi.account_turn_rating() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    old_rating smallint;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        old_rating := OLD.rating;
+    END IF;
+    IF NEW.rating IS DISTINCT FROM old_rating THEN
+        PERFORM agentapi.enter_rating(NEW.turn_id, (NEW.rating IS NOT NULL)::integer - (old_rating IS NOT NULL)::integer,
+            coalesce(NEW.rating, 0) - coalesce(old_rating, 0), 0, 0);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+CREATE TRIGGER account_turn_rating AFTER INSERT OR UPDATE ON agentapi.turn_ratings FOR EACH ROW
+    EXECUTE FUNCTION agentapi.account_turn_rating();
+
 REVOKE ALL ON FUNCTION agentapi.person_of(uuid), agentapi.own_person(), agentapi.accounted_organization_ids(),
     agentapi.latency_bucket(bigint), agentapi.nanos(numeric), agentapi.day_in(text), agentapi.enter(agentapi.ledger),
     agentapi.entry_of(agentapi.turns), agentapi.correction_of(agentapi.ledger, agentapi.ledger), agentapi.account_turn(),
-    agentapi.bill_deleted(uuid, agentapi.turns) FROM PUBLIC, anon, authenticated, service_role;
+    agentapi.bill_deleted(uuid, agentapi.turns), agentapi.account_facts(), agentapi.account_turn_rating(),
+    agentapi.enter_rating(uuid, integer, integer, integer, integer) FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION agentapi.own_person(), agentapi.accounted_organization_ids() TO authenticated;
 GRANT EXECUTE ON FUNCTION agentapi.bill_deleted(uuid, agentapi.turns) TO agentapi_writer;
 
