@@ -1,4 +1,4 @@
-"""What a budget adds to the beginning of a turn: one hot hard budget, asked by turns that do not wait for each other."""
+"""What one hot hard budget adds to the beginning of a turn, at turns that come whether or not others have ended."""
 
 import asyncio
 import random
@@ -41,7 +41,9 @@ async def budgets(bench: Bench) -> list[Result]:
         stack.push_async_callback(asyncio.to_thread, postgres.release)
         await migrate(urls.owner_url, program=VERSION, grant_to="agentapi_app")
         pools = [
-            await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions(max_size=_CONNECTIONS)))
+            await stack.enter_async_context(
+                open_database(RemoteServer(urls.app_url), PoolOptions(max_size=_CONNECTIONS))
+            )
             for _ in range(_POOLS)
         ]
         scene = await budget_scene(pools[0])
@@ -61,7 +63,9 @@ async def budgets(bench: Bench) -> list[Result]:
             added = percentile(with_one.begin, 95) - percentile(without.begin, 95)
             holds = rate if added <= _BOUND and holds == _before(rate) else holds
             results.append(_result(rate, with_one, without, added))
-        results.append(Result("the highest of these rates that holds", f"{holds}/s", f"≥ {_ASKED_RATE}/s", holds >= _ASKED_RATE))
+        results.append(
+            Result("the highest of these rates that holds", f"{holds}/s", f"≥ {_ASKED_RATE}/s", holds >= _ASKED_RATE)
+        )
     return results
 
 
@@ -87,32 +91,31 @@ async def _users(scene: BudgetScene) -> list[Principal]:
     made = [UserId(new_id()) for _ in range(_USERS)]
     await scene.run("INSERT INTO public.profiles (id) SELECT unnest($1::uuid[])", made)
     await scene.run(
-        "INSERT INTO public.organization_members (organization_id, user_id, role) SELECT $1, unnest($2::uuid[]), 'member'",
+        "INSERT INTO public.organization_members (organization_id, user_id, role) "
+        "SELECT $1, unnest($2::uuid[]), 'member'",
         *(scene.ann.org_id, made),
     )
     return [Principal(user, scene.ann.org_id, Role.MEMBER) for user in made]
 
 
-async def _offer(
-    scene: BudgetScene, pools: list[Database], users: list[Principal], rate: int, times: _Times
-) -> None:
+async def _offer(scene: BudgetScene, pools: list[Database], users: list[Principal], rate: int, times: _Times) -> None:
     """Begin turns when they are due, however long those before them take, and end each a while later."""
     chance = random.Random(7)  # noqa: S311  # the same arrivals each time
     scenes = [BudgetScene(pool, scene.agent, scene.ann, scene.abe, scene.chief, scene.bo) for pool in pools]
     first = now() + 0.1
 
     async def one(number: int, due: float) -> None:
-        await asyncio.sleep(max(0.0, due - now()))
+        await asyncio.sleep(max(0.0, due - now()))  # noqa: TID251  # it comes when it is due
         at, who = scenes[number % len(scenes)], users[number % len(users)]
         turn = await at.begin(who)
         times.begin.append(now() - due)
         ends = now() + chance.uniform(0.2, 0.6)
-        await asyncio.sleep(max(0.0, ends - now()))
+        await asyncio.sleep(max(0.0, ends - now()))  # noqa: TID251  # as an answer takes
         await at.end(who, turn, CENT)
         times.end.append(now() - ends)
 
-    due, tasks = first, []
-    for number in range(rate * _SECONDS):
-        tasks.append(one(number, due))
-        due += chance.expovariate(rate)
-    await asyncio.gather(*tasks)
+    due = first
+    async with asyncio.TaskGroup() as group:
+        for number in range(rate * _SECONDS):
+            group.create_task(one(number, due))
+            due += chance.expovariate(rate)

@@ -40,7 +40,9 @@ async def rooms(scene: BudgetScene, budget: UUID) -> list[int]:
 
 
 @asynccontextmanager
-async def held(urls: DatabaseUrls, budget: UUID, most: int = MOST) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+async def held(
+    urls: DatabaseUrls, budget: UUID, most: int = MOST
+) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
     """Keep the first slices locked, as turns that begin or end do until they are committed."""
     owner = await asyncpg.connect(urls.owner)
     try:
@@ -55,11 +57,10 @@ async def held(urls: DatabaseUrls, budget: UUID, most: int = MOST) -> AsyncGener
 
 async def begin_after_a_wait(scene: BudgetScene, urls: DatabaseUrls, budget: UUID) -> Turn:
     """Begin a turn while all slices are locked."""
-    async with asyncio.TaskGroup() as group:
-        async with held(urls, budget) as owner, asyncio.timeout(30):
-            task = group.create_task(scene.begin(scene.abe))
-            while not await owner.fetchval(WAITS):
-                assert not task.done()
+    async with asyncio.TaskGroup() as group, held(urls, budget) as owner, asyncio.timeout(30):
+        task = group.create_task(scene.begin(scene.abe))
+        while not await owner.fetchval(WAITS):
+            assert not task.done()
     return task.result()
 
 
@@ -190,9 +191,7 @@ async def test_at_once_slices_are_one_limit_and_no_transaction_waits_in_a_ring(
         elif how == "end":
             await scene.end(who, begun[0], nanos // 2)
         else:
-            await scene.run(
-                "DELETE FROM public.chat_sessions WHERE id = ANY($1)", [turn.session_id for turn in begun]
-            )
+            await scene.run("DELETE FROM public.chat_sessions WHERE id = ANY($1)", [turn.session_id for turn in begun])
 
     removed = False
     async with asyncio.TaskGroup() as group:

@@ -29,9 +29,9 @@ SELECT timestamptz '2026-10-02Z' + d * interval '1 day' + n * interval '1 hour',
   FROM who, generate_series(0, {DAYS - 1}) d, generate_series(1, 6) n
 """  # noqa: S608  # numbers of the tests
 SUM_UP = """
-INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors, unpriced,
-    input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at, reported,
-    reported_input_tokens, reported_output_tokens, reported_nanos)
+INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors,
+    unpriced, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at,
+    reported, reported_input_tokens, reported_output_tokens, reported_nanos)
 SELECT org_id, (at AT TIME ZONE 'UTC')::date, person, agent, model, provider, '', count(*), 0, 0, sum(input_tokens),
        sum(output_tokens), 0, 0, sum(cost_nanos), sum(latency_ms), array_fill(1, ARRAY[24]), max(at), 0, 0, 0, 0
   FROM agentapi.ledger GROUP BY 1, 2, 3, 4, 5, 6
