@@ -70,9 +70,9 @@ class Turn(OutputModel):
     time_to_first_token_ms: int | None
     model_used: str | None
     provider: str | None
-    budget: BudgetLeft | None
+    budget: Unlisted[BudgetLeft | None] = None
     route: list[Step]
-    estimated_cost_usd: float | None
+    estimated_cost_usd: Unlisted[float | None] = None
     history_dropped: int
     warning: str | None
     end_reason: str | None
