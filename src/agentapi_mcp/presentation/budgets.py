@@ -1,18 +1,26 @@
 """Budgets as JSON and in words."""
 
+from __future__ import annotations
+
 from decimal import Decimal
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.core.budgets.models import Budget, BudgetScope, BudgetState, Estimate
 from agentapi_mcp.core.budgets.words import dollars, name_budget, when_renewed
-from agentapi_mcp.presentation.models import BudgetOut
+
+TYPE_CHECKING = False  # type checkers take it for true; words alone need no models, which are slow to import
+if TYPE_CHECKING:
+    from agentapi_mcp.presentation import models
+else:
+    models = LazyModule("agentapi_mcp.presentation.models")
 
 _SCOPES = {BudgetScope.ORGANIZATION: "organization", BudgetScope.MEMBER: "each member"}
 
 
-def budget_out(budget: Budget) -> BudgetOut:
+def budget_out(budget: Budget) -> models.BudgetOut:
     """Serialize a budget."""
     kind = budget.kind
-    return BudgetOut(
+    return models.BudgetOut(
         id=str(budget.id),
         plan=kind.plan,
         scope=str(kind.scope),
