@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.core.budgets.models import Budget, BudgetScope, BudgetState, Estimate
 from agentapi_mcp.core.budgets.words import dollars, name_budget, when_renewed
@@ -79,7 +80,7 @@ def budget_warning(budget: BudgetState | None) -> str:
 
 
 def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> str:
-    """Say what a message to an agent may cost, and who would refuse it."""
+    """Say what a message to an agent may cost, and whether it would be refused."""
     cost, budget = estimate.cost_usd, estimate.budget
     parts = [
         f"What this message to {agent} may cost is not known beforehand; while it runs, it would hold "
@@ -87,11 +88,17 @@ def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> s
         if cost is None
         else f"This message to {agent} may cost up to about {dollars(cost)}."
     ]
-    if most is not None and (cost is None or cost > most):
-        parts.append(f"max_cost_usd ({dollars(most)}) would refuse it.")
     if budget is not None:
         left = left_of(budget)
         parts.append(f"{left[:1].upper()}{left[1:]}; {when_renewed(budget.renews_at)}.")
-    if estimate.refused:
-        parts.append("That budget would refuse it.")
-    return " ".join([*parts, "Nothing was asked."])
+    return sentences(*parts, refusal_of(estimate, most), "Nothing was asked.")
+
+
+def refusal_of(estimate: Estimate, most: Decimal | None) -> str:
+    """Say why a message would be refused, empty if it would not; `most` is what its caller allows."""
+    cost = estimate.cost_usd
+    if most is not None and cost is None:
+        return f"Nobody can say that it costs no more than the {dollars(most)} allowed: it would be refused."
+    if most is not None and cost is not None and cost > most:
+        return f"It may cost more than the {dollars(most)} allowed: it would be refused."
+    return "The budget has no room for it: it would be refused." if estimate.refused else ""
