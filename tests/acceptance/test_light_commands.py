@@ -88,7 +88,7 @@ RUNS = {
     "turns list": OPENED,
     "usage --by agent": OPENED,
 }
-MISTAKES = ("budgets set ten", "budgets plan", "chat --max-cost-usd nan hello", "usage --by horses", "usage --limit 0")
+MISTAKES = ("budgets set ten", "budgets plan", "chat --max-cost nan hello", "usage --by horses", "usage --limit 0")
 # Only where there is something to show, as others may have left it in the same home.
 WHERE_SHOWN = {"preferences show": {".presentation.models"}}
 # Not tried here: what asks a provider, changes what other tests use, or serves; the help of each is.

@@ -243,7 +243,7 @@ async def test_what_a_message_may_cost_is_told_and_bounded(seed: Seed) -> None:
         assert cost is not None
         assert (estimate.agent, estimate.budget, estimate.error) == ("droid", None, None)
         with pytest.raises(BudgetExceededError, match="that you allow") as beyond:
-            await agents.chat("hello", **how, max_cost_usd=cost / 2)
+            await agents.chat("hello", **{**how, "max_cost_usd": cost / 2})
         refused = beyond.value
         assert (refused.needed_usd, refused.max_cost_usd, refused.budget) == (cost, cost / 2, None)
         assert (refused.code, refused.retryable) == ("budget_exceeded", False)

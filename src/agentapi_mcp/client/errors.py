@@ -25,46 +25,46 @@ class RefusedError(ClientError):
 
     def __init__(self, message: str, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self._details = details or {}
+        self.details = details or {}
 
     @property
     def code(self) -> str | None:
         """The stable name of the kind of refusal, such as `not_found`; None: the server gave none."""
-        return as_text(self._details.get("code"))
+        return as_text(self.details.get("code"))
 
     @property
     def fault(self) -> str | None:
         """The class of the fault where the agent is what cannot be used, such as `backend_missing`; else None."""
-        return as_text(self._details.get("fault"))
+        return as_text(self.details.get("fault"))
 
     @property
     def retryable(self) -> bool:
         """Whether the same call may succeed later."""
-        return self._details.get("retryable") is True
+        return self.details.get("retryable") is True
 
     @property
     def retry_after_seconds(self) -> float | None:
         """When to come back; None: the server does not say."""
-        return _number(self._details.get("retry_after_seconds"))
+        return _number(self.details.get("retry_after_seconds"))
 
 
 class BudgetExceededError(RefusedError):
-    """A budget, or the `max_cost_usd` of a message, lacks what it may cost; nobody was asked. Amounts are US dollars."""
+    """A budget, or the `max_cost_usd` of a message, lacks what it may cost in US dollars; nobody was asked."""
 
     @property
     def needed_usd(self) -> float | None:
         """What the message may cost at most; None: that is not known."""
-        return _number(self._details.get("needed_usd"))
+        return _number(self.details.get("needed_usd"))
 
     @property
     def max_cost_usd(self) -> float | None:
         """The `max_cost_usd` that lacks it; None: a budget does."""
-        return _number(self._details.get("max_cost_usd"))
+        return _number(self.details.get("max_cost_usd"))
 
     @property
     def budget(self) -> BudgetLeft | None:
         """The budget that lacks it, with what is left of it and when it renews; None: it is `max_cost_usd`."""
-        budget = self._details.get("budget")
+        budget = self.details.get("budget")
         return None if budget is None else BudgetLeft.model_validate(budget)
 
 

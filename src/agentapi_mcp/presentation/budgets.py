@@ -70,6 +70,11 @@ def left_of(budget: BudgetState) -> str:
     return f"{dollars(budget.left_usd)} left of {name_budget(budget.scope, budget.period)}"
 
 
+def left_until(budget: BudgetState) -> str:
+    """Say in a sentence what is left of a budget, and when it renews."""
+    return f"{left_of(budget)}; {when_renewed(budget.renews_at)}."
+
+
 def budget_warning(budget: BudgetState | None) -> str:
     """Warn of a soft budget that is used up; of a hard one the refusal says so."""
     if budget is None or budget.hard or budget.left_usd > 0:
@@ -83,14 +88,13 @@ def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> s
     """Say what a message to an agent may cost, and whether it would be refused."""
     cost, budget = estimate.cost_usd, estimate.budget
     parts = [
-        f"What this message to {agent} may cost is not known beforehand; while it runs, it would hold "
-        f"{dollars(estimate.reserved_usd)} of its budgets."
+        f"What this message to {agent} may cost is not known beforehand; while it runs, "
+        f"{dollars(estimate.reserved_usd)} of its budgets would be reserved."
         if cost is None
         else f"This message to {agent} may cost up to about {dollars(cost)}."
     ]
     if budget is not None:
-        left = left_of(budget)
-        parts.append(f"{left[:1].upper()}{left[1:]}; {when_renewed(budget.renews_at)}.")
+        parts.append(left_until(budget))
     return sentences(*parts, refusal_of(estimate, most), "Nothing was asked.")
 
 

@@ -63,7 +63,7 @@ async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene:
         await scene.begin(scene.abe)
     [row] = await scene.read("SELECT (date_trunc('day', now() AT TIME ZONE 'UTC') + interval '1 day')::date AS day")
     assert str(caught.value) == (
-        "Your organisation's daily budget ($0.25) has $0.05 left, $0.20 of it is held for turns that run, and this "
+        "Your organisation's daily budget ($0.25) has $0.05 left, $0.20 of it is reserved for turns that run, and this "
         f"message may cost $0.10; it renews at {row['day']} 00:00 UTC. Lower max_tokens, choose a cheaper model, or "
         "ask the operator of this server for more. Nothing was asked."
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     presented = LazyModule("agentapi_mcp.presentation.budgets")
 
-_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "HELD", "LEFT", "RENEWS", "ID")
+_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
 _org_option = click.option(
     "--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours."
 )
@@ -51,7 +51,7 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
         table(_COLUMNS, [_row(budget) for budget in found])
         unknown = sum(budget.unpriced for budget in found)
         if unknown:
-            print_err("SPENT has, for turns of unknown cost, what was held for them.")
+            print_err("SPENT has, for turns of unknown cost, what was reserved for them.")
 
     run(list_)
 

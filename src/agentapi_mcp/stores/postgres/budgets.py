@@ -224,7 +224,7 @@ def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
         most = Decimal(over["most_usd"])
         return BudgetExceededError(_beyond(most, needed), {**details, "max_cost_usd": float(most), "budget": None})
     state, running = read_state(over), Decimal(over["running_usd"])
-    held = f", {dollars(running)} of it is held for turns that run" if running else ""
+    held = f", {dollars(running)} of it is reserved for turns that run" if running else ""
     whose = "the operator of this server" if over["by_operator"] else "an administrator of your organisation"
     name = name_budget(state.scope, state.period)
     return BudgetExceededError(
