@@ -71,7 +71,7 @@ def test_a_command_that_is_none_is_refused_with_what_may_be_meant() -> None:
     assert "No such command 'sesions'. Did you mean 'sessions'?" in refused.output
 
 
-@pytest.mark.parametrize("word", ["cost", "History", "usage"])
+@pytest.mark.parametrize("word", ["cost", "History", "budget"])
 def test_what_people_look_for_is_named(word: str) -> None:
     refused = CliRunner().invoke(main, [word])
     assert refused.exit_code == 2

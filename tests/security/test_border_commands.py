@@ -78,6 +78,7 @@ def tried(session_id: str, turn_id: str, user_id: str, file: str = "") -> dict[s
         "budgets set": ["1000", "--soft"],
         "budgets remove": [turn_id],
         "budgets plan": ["another"],
+        "usage": ["--json"],
         "members list": ["--json"],
         "members invite": ["another@example.com"],
         "members withdraw": ["another@example.com"],

@@ -88,7 +88,7 @@ WORDS = ErrorWords(
         "input_tokens": "--input-tokens",
         "limit": "--limit",
         "max_tokens": "--max-tokens",
-        "max_cost_usd": "--max-cost-usd",
+        "max_cost_usd": "--max-cost",
         "message": "MESSAGE",
         "model": "--model",
         "name": "--name",

@@ -54,7 +54,9 @@ GROUPS = {
 # What people look for, by words that are no commands.
 LOOKED_FOR = {
     **dict.fromkeys(("ask", "message", "prompt", "talk"), "chat"),
-    **dict.fromkeys(("cost", "costs", "bill", "bills", "billing", "spend", "spending", "usage", "runs"), "turns list"),
+    **dict.fromkeys(("cost", "costs", "bill", "bills", "billing", "spend", "spending", "spent"), "usage"),
+    **dict.fromkeys(("budget", "quota", "quotas", "limit"), "budgets list"),
+    "runs": "turns list",
     **dict.fromkeys(("history", "conversation", "conversations", "chats", "threads"), "sessions list"),
     **dict.fromkeys(("list", "ls", "agent", "backends", "providers"), "agents list"),
     **dict.fromkeys(("price", "prices", "pricing"), "models list"),

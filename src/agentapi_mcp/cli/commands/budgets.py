@@ -1,5 +1,7 @@
 """The commands for budgets, for whoever has the database: the operator."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from decimal import Decimal
 from uuid import UUID
@@ -7,6 +9,7 @@ from uuid import UUID
 import click
 
 from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.help_pages import CommandGroup
 from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import Dollars, json_option
@@ -14,11 +17,16 @@ from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.budgets.models import Budget, BudgetKind, BudgetPeriod, BudgetScope
 from agentapi_mcp.core.budgets.words import dollars
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.budgets import budget_line, budget_out, whose_budget
-from agentapi_mcp.settings import Settings
 
-_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "HELD", "LEFT", "RENEWS", "ID")
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import budgets as presented
+    from agentapi_mcp.settings import Settings
+else:
+    presented = LazyModule("agentapi_mcp.presentation.budgets")
+
+_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
 _org_option = click.option(
     "--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours."
 )
@@ -38,12 +46,12 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.budgets.list_as_operator(services.principal, _target(services, org_id))
         if as_json:
-            print_json({"budgets": [budget_out(budget).model_dump() for budget in found]})
+            print_json({"budgets": [presented.budget_out(budget).model_dump() for budget in found]})
             return
         table(_COLUMNS, [_row(budget) for budget in found])
         unknown = sum(budget.unpriced for budget in found)
         if unknown:
-            print_err("SPENT has, for turns of unknown cost, what was held for them.")
+            print_err("SPENT has, for turns of unknown cost, what was reserved for them.")
 
     run(list_)
 
@@ -143,7 +151,7 @@ def _target(services: Services, org_id: UUID | None) -> OrgId:
 
 def _row(budget: Budget) -> Sequence[object]:
     return (
-        whose_budget(budget),
+        presented.whose_budget(budget),
         budget.kind.period,
         "hard" if budget.kind.hard else "soft",
         *(dollars(amount) for amount in (budget.limit_usd, budget.spent_usd, budget.reserved_usd, budget.left_usd)),
@@ -155,6 +163,6 @@ def _row(budget: Budget) -> Sequence[object]:
 def _print_one(found: Sequence[Budget], *, as_json: bool) -> None:
     for budget in found:
         if as_json:
-            print_json(budget_out(budget).model_dump())
+            print_json(presented.budget_out(budget).model_dump())
         else:
-            print_err(f"{budget_line(budget)}.")
+            print_err(f"{presented.budget_line(budget)}.")
