@@ -90,7 +90,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "providers list": (f"{_} providers list",),
     "providers add": (f"{_} providers add acme --name 'Acme AI' --auth bearer_token",),
     "terms list": (f"{_} terms list interaction_type",),
-    "terms add": (f"{_} terms add interaction_type teaching --name Teaching --icon school --color '#10b981'",),
+    "terms add": (f"{_} terms add interaction_type teaching --color '#10b981'",),
     "preferences show": (f"{_} preferences show",),
     "preferences set": (f"{_} preferences set --client claude-code default_agent droid",),
     "preferences unset": (f"{_} preferences unset default_agent",),

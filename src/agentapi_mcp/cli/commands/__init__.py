@@ -20,7 +20,7 @@ GROUPS = {
         "record": "Record a conversation that you had elsewhere.",
         "export": "Write everything of yours to a ZIP archive.",
         "terms": "See features and kinds of interactions, and add others.",
-        "usage": "See what was used and what it cost, by agent, model, day and more.",
+        "usage": "See what was used, and what it cost.",
     },
     "Clients": {
         "connect": "Make MCP clients start this server.",
