@@ -80,11 +80,13 @@ RUNS = {
     "models list": OPENED | CLIENT | {".backends.kinds.openai"},
     "organization show": OPENED | {".presentation.models"},
     "preferences show": OPENED,
+    "providers list": OPENED,
     "secrets generate": {"asyncio"},
     "sessions list": OPENED,
     "status": set[str](),
     "stop": set[str](),
     "tokens list": OPENED,
+    "terms list": OPENED,
     "turns list": OPENED,
     "usage --by agent": OPENED,
 }

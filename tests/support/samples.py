@@ -35,6 +35,7 @@ NOT_RUN = {
     r"commands.md: agentapi-mcp models sync": "tests/acceptance/test_agents_add.py",
     r"[^:]*: agentapi-mcp (rate|tag|archive)\b": "tests/acceptance/test_said_commands.py",
     r"[^:]*: agentapi-mcp accounts (connect|disconnect)": "tests/acceptance/test_accounts.py",
+    r"[^:]*: agentapi-mcp budgets (set .* --(user|key) |plan |remove )": "tests/stores/postgres/test_budgets.py",
     r"commands.md: agentapi-mcp members (role|remove)": "tests/acceptance/test_organizations.py",
     r"commands.md: agentapi-mcp turns cancel": "tests/acceptance/test_terminal.py",
     r"how-to/gemini-through-claude-code-router.md: agentapi-mcp": "tests/acceptance/test_ccrouter.py",
