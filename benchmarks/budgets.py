@@ -41,7 +41,9 @@ async def budgets(bench: Bench) -> list[Result]:
         stack.push_async_callback(asyncio.to_thread, postgres.release)
         await migrate(urls.owner_url, program=VERSION, grant_to="agentapi_app")
         pools = [
-            await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions(max_size=_CONNECTIONS)))
+            await stack.enter_async_context(
+                open_database(RemoteServer(urls.app_url), PoolOptions(max_size=_CONNECTIONS))
+            )
             for _ in range(_POOLS)
         ]
         scene = await budget_scene(pools[0])
@@ -61,7 +63,9 @@ async def budgets(bench: Bench) -> list[Result]:
             added = percentile(with_one.begin, 95) - percentile(without.begin, 95)
             holds = rate if added <= _BOUND and holds == _before(rate) else holds
             results.append(_result(rate, with_one, without, added))
-        results.append(Result("the highest of these rates that holds", f"{holds}/s", f"≥ {_ASKED_RATE}/s", holds >= _ASKED_RATE))
+        results.append(
+            Result("the highest of these rates that holds", f"{holds}/s", f"≥ {_ASKED_RATE}/s", holds >= _ASKED_RATE)
+        )
     return results
 
 
@@ -93,9 +97,7 @@ async def _users(scene: BudgetScene) -> list[Principal]:
     return [Principal(user, scene.ann.org_id, Role.MEMBER) for user in made]
 
 
-async def _offer(
-    scene: BudgetScene, pools: list[Database], users: list[Principal], rate: int, times: _Times
-) -> None:
+async def _offer(scene: BudgetScene, pools: list[Database], users: list[Principal], rate: int, times: _Times) -> None:
     """Begin turns when they are due, however long those before them take, and end each a while later."""
     chance = random.Random(7)  # noqa: S311  # the same arrivals each time
     scenes = [BudgetScene(pool, scene.agent, scene.ann, scene.abe, scene.chief, scene.bo) for pool in pools]

@@ -242,7 +242,7 @@ class _UndoError(Exception):
 
 
 async def make_rows(database: Database) -> Principal:
-    """Make a member of an organisation who has sessions, messages, turns, a key, a task, a budget and what is said of them."""
+    """Make a member of an organisation with a budget, who has sessions, turns, a key, a task and facts."""
     ann = Principal(UserId(new_id()), OrgId(new_id()))
     agent_id = AgentId(new_id())
     async with database.as_system("test") as connection:

@@ -34,6 +34,7 @@ NOT_RUN = {
     r"commands.md: agentapi-mcp sessions list --cursor": "tests/acceptance/test_json_output.py",
     r"commands.md: agentapi-mcp models sync": "tests/acceptance/test_agents_add.py",
     r"[^:]*: agentapi-mcp (rate|tag|archive)\b": "tests/acceptance/test_said_commands.py",
+    r"[^:]*: agentapi-mcp budgets (remove|.*--(user|key|org) )": "tests/acceptance/test_budget_commands.py",
     r"[^:]*: agentapi-mcp accounts (connect|disconnect)": "tests/acceptance/test_accounts.py",
     r"[^:]*: agentapi-mcp budgets (set .* --(user|key) |plan |remove )": "tests/stores/postgres/test_budgets.py",
     r"commands.md: agentapi-mcp members (role|remove)": "tests/acceptance/test_organizations.py",

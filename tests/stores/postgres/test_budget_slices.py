@@ -40,7 +40,9 @@ async def rooms(scene: BudgetScene, budget: UUID) -> list[int]:
 
 
 @asynccontextmanager
-async def held(urls: DatabaseUrls, budget: UUID, most: int = MOST) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+async def held(
+    urls: DatabaseUrls, budget: UUID, most: int = MOST
+) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
     """Keep the first slices locked, as turns that begin or end do until they are committed."""
     owner = await asyncpg.connect(urls.owner)
     try:
@@ -190,9 +192,7 @@ async def test_at_once_slices_are_one_limit_and_no_transaction_waits_in_a_ring(
         elif how == "end":
             await scene.end(who, begun[0], nanos // 2)
         else:
-            await scene.run(
-                "DELETE FROM public.chat_sessions WHERE id = ANY($1)", [turn.session_id for turn in begun]
-            )
+            await scene.run("DELETE FROM public.chat_sessions WHERE id = ANY($1)", [turn.session_id for turn in begun])
 
     removed = False
     async with asyncio.TaskGroup() as group:

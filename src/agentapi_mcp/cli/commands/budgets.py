@@ -76,9 +76,8 @@ def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values:
     The organisation as a whole, unless an option says for whom. Periods are those of UTC. One of the same kind gets the
     new limit, and keeps what is spent.
     """
-    kinds = {
-        name: values[name] for name in ("each_member", "user", "agent", "key") if values[name] not in {None, False}
-    }
+    # A blank, such as a script's empty variable, is refused where it is looked for.
+    kinds = {name: values[name] for name in _SCOPES if values[name] not in {None, False}}
     if len(kinds) > 1:
         raise click.UsageError("Say one of --member, --user, --agent and --key.")
 

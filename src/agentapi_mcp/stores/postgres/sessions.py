@@ -59,8 +59,8 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
 _SIZES: LiteralString = (
     "SELECT c.session_id, c.bytes FROM agentapi.own_message_counts c WHERE c.session_id = ANY($1::uuid[])"
 )
-# The turns of a session are there as long as it is, so these are the sums that the ledger has of it. By the sessions, which
-# are the caller's: by the user, an index would read all of their turns for each page.
+# The turns of a session are there as long as it is, so these are the sums that the ledger has of it. By the sessions,
+# which are the caller's: by the user, an index would read all of their turns for each page.
 _TOTALS: LiteralString = """
 SELECT t.session_id, count(*) AS turns, sum(t.input_tokens) AS input_tokens, sum(t.output_tokens) AS output_tokens,
        sum(t.cached_tokens) AS cached_tokens, sum(t.reasoning_tokens) AS reasoning_tokens,
