@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
+MOST_GROUPS, USUAL_GROUPS = 1000, 100
 _NANOS = Decimal(1_000_000_000)
 # The upper bounds of the buckets of agentapi.latency_bucket (0019_ledger.sql) in milliseconds; the last has none.
 _FIRST_BOUND, _RATIO = 100.0, 1.5

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import BudgetExceededError, NotFoundError
 from agentapi_mcp.base.ids import OrgId
-from agentapi_mcp.base.json_records import from_json
+from agentapi_mcp.base.json_records import from_json, to_json
 from agentapi_mcp.core.budgets.models import (
     NANOS,
     Budget,
@@ -205,9 +205,11 @@ def expense_claim(expense: Expense) -> dict[str, object]:
         "bytes": expense.fixed_bytes,
         "history_bytes": expense.history_bytes,
         "unpriced_nanos": expense.unpriced_nanos,
+        "rates": [
+            [rates.above, None if rates.input_price is None else str(rates.input_price), rates.output_nanos]
+            for rates in expense.rates
+        ],
     }
-    if expense.input_price is not None and expense.output_nanos is not None:
-        claim |= {"input_price": str(expense.input_price), "output_nanos": expense.output_nanos}
     if expense.most_nanos is not None:
         claim["most_nanos"] = expense.most_nanos
     return claim
@@ -219,25 +221,31 @@ def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
         return None
     over = json.loads(str(error))
     needed = None if over["needed_usd"] is None else Decimal(over["needed_usd"])
+    details: dict[str, object] = {"needed_usd": None if needed is None else float(needed)}
     if "most_usd" in over:
-        most = dollars(Decimal(over["most_usd"]))
-        if needed is None:
-            return BudgetExceededError(
-                f"What this message may cost is not known, so max_cost_usd ({most}) cannot be kept: pass max_tokens if "
-                "the model has a price, choose a model with one, or leave max_cost_usd out. Nothing was asked."
-            )
-        return BudgetExceededError(
-            f"This message may cost {dollars(needed)}, more than max_cost_usd ({most}): lower max_tokens, choose a "
-            "cheaper model, go on in a new session, or raise max_cost_usd. Nothing was asked."
-        )
+        most = Decimal(over["most_usd"])
+        return BudgetExceededError(_beyond(most, needed), {**details, "max_cost_usd": float(most), "budget": None})
     state, running = read_state(over), Decimal(over["running_usd"])
-    held = f", {dollars(running)} of it is held for turns that run" if running else ""
+    held = f", {dollars(running)} of it is reserved for turns that run" if running else ""
     whose = "the operator of this server" if over["by_operator"] else "an administrator of your organisation"
     name = name_budget(state.scope, state.period)
     return BudgetExceededError(
         f"{name[:1].upper()}{name[1:]} ({dollars(state.limit_usd)}) has {dollars(state.left_usd)} left{held}, and this "
         f"message may cost {dollars(needed or Decimal(0))}; {when_renewed(state.renews_at)}. Lower max_tokens, choose "
-        f"a cheaper model, or ask {whose} for more. Nothing was asked."
+        f"a cheaper model, or ask {whose} for more. Nothing was asked.",
+        {**details, "max_cost_usd": None, "budget": to_json(state, amount=float)},
+    )
+
+
+def _beyond(most: Decimal, needed: Decimal | None) -> str:
+    if needed is None:
+        return (
+            f"What this message may cost is not known, so the {dollars(most)} that you allow cannot be kept: pass "
+            "max_tokens if the model has a price, choose a model with one, or allow any cost. Nothing was asked."
+        )
+    return (
+        f"This message may cost {dollars(needed)}, more than the {dollars(most)} that you allow: lower max_tokens, "
+        "choose a cheaper model, go on in a new session, or allow more. Nothing was asked."
     )
 
 
