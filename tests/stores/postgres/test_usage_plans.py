@@ -82,7 +82,7 @@ async def test_who_asks_for_their_own_usage_reads_no_rows_of_others(
     span = split(NOW - timedelta(days=DAYS), NOW, NOW)
     mine, most = DAYS * 3, PERSONS * DAYS * 3
     # Of all persons together, each day has as many rows as agents; of each whatever the agents, one.
-    whole_days = {UsageGroup.SESSION: most, UsageGroup.MEMBER: PERSONS * DAYS}.get(by, mine)
+    whole_days = most if by is UsageGroup.SESSION else PERSONS * DAYS if by is UsageGroup.MEMBER else mine
     for role, whole in ((Role.MEMBER, False), (Role.OWNER, False), (Role.OWNER, True)):
         sql, arguments = statement_of(org, span, by, whole=whole, limit=100)
         async with database.as_principal(Principal(ann, org, role)) as connection:
