@@ -47,18 +47,19 @@ SELECT uuidv7(), d + random() * interval '23 hours 59 minutes', 'turn',
   FROM generate_series($1::timestamptz, $2::timestamptz - interval '1 second', interval '1 day') d,
        generate_series(1, 2000) u, generate_series(1, $3::integer) n
 """
-# The sums of a day of what each person used, as agentapi.enter makes them one by one (_check).
+# The sums of the days of a month, as agentapi.enter makes them one by one (_check).
 _SUM_UP = """
 WITH entries AS (
-    SELECT *, agentapi.latency_bucket(latency_ms) AS bucket FROM agentapi.ledger WHERE at >= $1 AND at < $2
+    SELECT *, (at AT TIME ZONE 'UTC')::date AS day, agentapi.latency_bucket(latency_ms) AS bucket
+      FROM agentapi.ledger WHERE at >= $1 AND at < $2
 )
 INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors,
     unpriced, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at,
     reported, reported_input_tokens, reported_output_tokens, reported_nanos)
-SELECT org_id, ($1 AT TIME ZONE 'UTC')::date, person, agent, model, provider, '', count(*),
+SELECT org_id, day, person, agent, model, provider, '', count(*),
        count(*) FILTER (WHERE outcome = 'failed'), 0, sum(input_tokens), sum(output_tokens), sum(cached_tokens),
        sum(reasoning_tokens), sum(cost_nanos), sum(latency_ms), ARRAY[{buckets}], max(at), 0, 0, 0, 0
-  FROM entries GROUP BY org_id, person, agent, model, provider
+  FROM entries GROUP BY org_id, day, person, agent, model, provider ORDER BY day, random()
 """.replace("{buckets}", ", ".join(f"count(*) FILTER (WHERE bucket = {n})::integer" for n in range(1, 25)))
 _INDEXES = {"ledger_of_organization": "org_id, at", "ledger_of_person": "person, at", "ledger_of_turn": "turn_id"}
 _ROLLED = {
@@ -111,7 +112,7 @@ async def _fill(owner_url: str) -> None:
     owner = await asyncpg.connect(owner_url, command_timeout=1800)
     try:
         await owner.execute(_WHO)
-        await owner.execute("SET maintenance_work_mem = '256MB'; SET work_mem = '128MB'")
+        await owner.execute("SET maintenance_work_mem = '256MB'; SET work_mem = '512MB'")
         today = midnight(datetime.now(UTC))
         for months in range(13):
             await owner.execute("SELECT agentapi.keep_partitions(now() - make_interval(months => $1))", months)
@@ -125,9 +126,8 @@ async def _fill(owner_url: str) -> None:
         for index, columns in _INDEXES.items():
             await owner.execute(f"CREATE INDEX {index} ON agentapi.ledger ({columns})")
         await owner.execute("ALTER TABLE agentapi.usage_daily DISABLE TRIGGER roll_up")
-        for days in range(_DAYS, 0, -1):
-            begin = today - timedelta(days=days)
-            await owner.execute(_SUM_UP, begin, begin + timedelta(days=1))
+        for begin, end in _months(today - timedelta(days=_DAYS), today):
+            await owner.execute(_SUM_UP, begin, end)
         for table, key in _ROLLED.items():
             # Those of a day together, in no order within it, as they come.
             await owner.execute(
