@@ -440,7 +440,7 @@ async def test_tables_of_another_application_are_left_alone(template: Template) 
 async def test_what_others_made_depend_on_the_tables_keeps_them(own_database: DatabaseUrls, name: str) -> None:
     await fill(own_database.owner)
     async with connected(own_database.owner) as connection:
-        await connection.execute(f"CREATE VIEW public.theirs AS SELECT id FROM public.{name}")
+        await connection.execute(f"CREATE VIEW public.theirs AS SELECT id FROM public.{name}")  # noqa: S608  # a name
     with pytest.raises(StoreMismatchError, match="theirs"):
         await remove(own_database.owner, None)
     assert (await find_contents(own_database.owner, None))["public.chat_sessions"] == 1

@@ -350,7 +350,7 @@ async def test_who_may_not_chat_records_nothing(scene: Scene, out: Outsiders) ->
     ):
         async with scene.database.as_system("test") as connection:
             sql = f"UPDATE public.organization_members SET {change} WHERE user_id = $1"  # noqa: S608  # the test's own
-            await connection.execute(sql, ann.user_id)  # type: ignore[arg-type]  # the test's own
+            await connection.execute(sql, ann.user_id)
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="no viewer"):
             await out.insert(ann.user_id)
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="no viewer"):
@@ -398,8 +398,9 @@ async def test_what_users_say_of_an_interaction_is_changed(scene: Scene, out: Ou
     turn = await begin(scene, ann)
     await scene.end(ann, turn, bill(5))
     changes = (
-        "title = ' Renamed ', satisfaction_rating = 5, feedback_notes = 'fine', tags = ARRAY['Z'], status = 'archived', "
-        "interaction_type_id = 'research', description = 'd', keywords = ARRAY['k'], updated_at = now()"
+        "title = ' Renamed ', satisfaction_rating = 5, feedback_notes = 'fine', tags = ARRAY['Z'], "
+        "status = 'archived', interaction_type_id = 'research', description = 'd', keywords = ARRAY['k'], "
+        "updated_at = now()"
     )
     assert await out.update(ann.user_id, turn.session_id, changes) == "UPDATE 1"
     session = await PostgresSessions(scene.database).get(ann, turn.session_id)
@@ -451,11 +452,11 @@ async def test_nobody_reads_interactions_of_others(scene: Scene, out: Outsiders)
     for view in VIEWS:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with out.be(None, "anon") as connection:
-                await connection.fetch(f"SELECT FROM {view}")  # noqa: S608  # a name
+                await connection.fetch(f"SELECT FROM {view}")  # a name
     for call in ("update_daily_usage_stats()", f"get_agent_usage_summary('{scene.agent}')"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with out.be(None, "anon") as connection:
-                await connection.fetch(f"SELECT {call}")  # noqa: S608  # a name
+                await connection.fetch(f"SELECT {call}")  # a name
     async with scene.database.as_system("test") as connection:
         await connection.execute("DELETE FROM public.organization_members WHERE user_id = $1", ann.user_id)
     for view in VIEWS:
@@ -466,9 +467,13 @@ async def test_sums_by_day_need_no_job(scene: Scene, out: Outsiders) -> None:
     await scene.end(scene.ann, await begin(scene, scene.ann), bill(5))
     before = await out.read(scene.ann.user_id, "SELECT * FROM ai_usage_stats")
     told = list[str]()
+
+    def hear(_connection: object, message: Any) -> None:  # noqa: ANN401  # of the library
+        told.append(str(message.message))
+
     for role in ("authenticated", "service_role"):
         async with out.be(scene.ann.user_id, role) as connection:
-            connection.add_log_listener(lambda _, message: told.append(message.message))
+            connection.add_log_listener(hear)
             await connection.execute("SELECT update_daily_usage_stats(), update_daily_usage_stats(CURRENT_DATE)")
     assert len([words for words in told if "is up to date" in words]) == 4
     assert await out.read(scene.ann.user_id, "SELECT * FROM ai_usage_stats") == before
@@ -483,8 +488,10 @@ async def test_a_summary_is_asked_for_some_days(scene: Scene, out: Outsiders, da
 async def test_an_agent_that_was_never_measured_is_unknown(scene: Scene, out: Outsiders) -> None:
     status = "SELECT health_status FROM v_agent_status WHERE id = $1"
     assert await out.read(scene.ann.user_id, status, scene.agent) == [{"health_status": "unknown"}]
-    for change, said in (("INSERT INTO public.agent_health (agent_id) VALUES ($1)", "unknown"),
-                         ("UPDATE public.agent_health SET last_check = now() WHERE agent_id = $1", "healthy")):  # fmt: skip
+    measured: LiteralString = "UPDATE public.agent_health SET last_check = now() WHERE agent_id = $1"
+    made: LiteralString = "INSERT INTO public.agent_health (agent_id) VALUES ($1)"
+    steps: tuple[tuple[LiteralString, str], ...] = ((made, "unknown"), (measured, "healthy"))
+    for change, said in steps:
         async with scene.database.as_system("test") as connection:
             await connection.execute(change, scene.agent)
         assert await out.read(scene.ann.user_id, status, scene.agent) == [{"health_status": said}]
@@ -523,3 +530,69 @@ async def test_a_member_who_begins_a_turn_is_active_noted_once_in_ten_minutes(
         await owner.close()
     [abe] = await scene.read(read, scene.abe.user_id)
     assert abe["last_active_at"] is None
+
+
+async def test_what_is_said_of_a_session_is_said_by_the_view_alone(scene: Scene, out: Outsiders) -> None:
+    ann = scene.ann
+    turn = await begin(scene, ann)
+    for recorded in ("true", "false"):
+        say = (
+            f"SELECT agentapi.say_of_interaction(i, {recorded}, ARRAY['session_deleted']) "  # noqa: S608  # a literal
+            "FROM agentapi.ai_interactions i"
+        )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await out.read(ann.user_id, say)
+    assert await scene.read("SELECT FROM agentapi.audit_events WHERE target_id = $1", str(turn.session_id)) == []
+
+
+async def test_policies_of_others_hold_for_what_the_view_writes(
+    scene: Scene, out: Outsiders, database_urls: DatabaseUrls
+) -> None:
+    ann = scene.ann.user_id
+    kept = (await out.insert(ann))["id"]
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        await owner.execute(
+            "CREATE POLICY none ON public.chat_sessions AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (false);"
+            "CREATE POLICY keep ON public.chat_sessions AS RESTRICTIVE FOR DELETE TO authenticated USING (false)"
+        )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await out.insert(ann)
+        async with out.be(ann) as connection:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="a policy of chat_sessions keeps"):
+                async with connection.transaction():
+                    await connection.execute("DELETE FROM ai_interactions WHERE id = $1", kept)
+    finally:
+        await owner.execute("DROP POLICY none ON public.chat_sessions; DROP POLICY keep ON public.chat_sessions")
+        await owner.close()
+    assert len(await out.read(ann, INTERACTION, kept)) == 1
+
+
+async def test_the_processes_hear_of_what_others_write(scene: Scene, out: Outsiders) -> None:
+    ann = scene.ann
+    session = (await out.insert(ann.user_id))["id"]
+    told = await scene.read("SELECT signal FROM agentapi.signals WHERE signal LIKE $1", f"%{session}%")
+    assert [json.loads(row["signal"]) for row in told] == [
+        {
+            "kind": "sessions_changed",
+            "session_id": str(session),
+            "user_id": str(ann.user_id),
+            "org_id": str(ann.org_id),
+        }
+    ]
+
+
+async def test_each_column_that_others_filter_by_has_an_index(database_urls: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        leading = await owner.fetch(
+            "SELECT i.indrelid::regclass::text || '.' || a.attname AS name FROM pg_index i JOIN pg_attribute a "
+            "ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid::regclass::text = ANY($1)",
+            ["agents", "models", "chat_sessions", "chat_messages", "agent_health"],
+        )
+    finally:
+        await owner.close()
+    assert {row["name"] for row in leading} >= {
+        *("agents.enabled", "agents.type", "models.enabled", "models.provider", "chat_messages.role"),
+        *("agent_health.status", "chat_sessions.agent_id", "chat_sessions.model_id", "chat_sessions.user_id"),
+    }

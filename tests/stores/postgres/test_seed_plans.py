@@ -7,14 +7,13 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
-from agentapi_mcp.stores.postgres.database import Database
 from tests.conftest import DatabaseUrls
-from tests.stores.postgres.test_seed_names import Outsiders
+from tests.stores.postgres.test_seed_names import ANALYTICS, Outsiders
 from tests.stores.postgres.test_usage_plans import nodes
 
 USERS, SESSIONS = 100, 60
 OWN = SESSIONS * 10
-# A hundred members with sixty sessions of two turns each, in the last days; of the one who is read there are ten times more.
+# A hundred members with sixty sessions of two turns each, in the last days; of the one who reads, ten times as many.
 FILL = f"""
 INSERT INTO public.organizations (id, name) VALUES (:org, 'o');
 ALTER TABLE agentapi.turns DISABLE TRIGGER USER;
@@ -37,22 +36,25 @@ SELECT gen_random_uuid(), s.id, s.user_id, s.org_id, gen_random_uuid(), 'a', 'b'
        s.created_at, 0.001 FROM public.chat_sessions s, generate_series(1, 2) WHERE org_id = :org;
 INSERT INTO agentapi.ledger (at, kind, org_id, person, session_id, turn_id, agent, backend, provider, input_tokens,
     output_tokens, cost_nanos, unpriced, billing_may_go_on, latency_ms, outcome)
-SELECT t.ended_at, 'turn', t.org_id, w.person, t.session_id, t.id, 'a' || get_byte(uuid_send(t.id), 0) % 10, 'b', 'p', 1, 1, 1000, 0, false, 10, 'completed'
+SELECT t.ended_at, 'turn', t.org_id, w.person, t.session_id, t.id, 'a' || get_byte(uuid_send(t.id), 0) % 10, 'b', 'p',
+       1, 1, 1000, 0, false, 10, 'completed'
   FROM agentapi.turns t JOIN who w USING (user_id);
-INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors, unpriced,
-    input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at, reported,
-    reported_input_tokens, reported_output_tokens, reported_nanos)
+INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors,
+    unpriced, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at,
+    reported, reported_input_tokens, reported_output_tokens, reported_nanos)
 SELECT org_id, (at AT TIME ZONE 'UTC')::date, person, agent, 'm', 'p', '', count(*), 0, 0, sum(input_tokens),
        sum(output_tokens), 0, 0, sum(cost_nanos), sum(latency_ms), array_fill(1, ARRAY[24]), max(at), 0, 0, 0, 0
   FROM agentapi.ledger WHERE org_id = :org GROUP BY 1, 2, 3, 4;
+ALTER TABLE agentapi.turns ENABLE TRIGGER USER;
+ALTER TABLE agentapi.session_facts ENABLE TRIGGER USER;
 ANALYZE public.chat_sessions, agentapi.session_facts, agentapi.turns, agentapi.ledger, agentapi.usage_daily;
 """  # noqa: S608  # numbers of the tests
-TABLES = ("chat_sessions", "session_facts", "turns", "usage_daily", "ledger")
+TABLES: tuple[str, ...] = ("chat_sessions", "session_facts", "turns", "usage_daily", "ledger")
 
 
 def rows_read(plan: dict[str, Any]) -> dict[str, float]:
     """Return how many rows of each growing table were looked at."""
-    read = dict.fromkeys(TABLES, 0.0)
+    read = dict[str, float].fromkeys(TABLES, 0.0)
     for node in nodes(plan):
         relation = str(node.get("Relation Name", ""))
         for table in TABLES:
@@ -62,46 +64,33 @@ def rows_read(plan: dict[str, Any]) -> dict[str, float]:
     return read
 
 
-@pytest.fixture
-async def member(database: Database, database_urls: DatabaseUrls) -> UserId:
-    """Fill an organisation, and return one of its members."""
-    assert database is not None
+# Statements, and how many rows of each table they may read: of others none, and of her own turns those that are shown.
+READ = (
+    ("SELECT * FROM recent_interactions WHERE user_id = auth.uid() LIMIT 20", (OWN + 20, OWN, 320, 0, 0)),
+    ("SELECT * FROM recent_interactions LIMIT 20", (OWN + 20, OWN, 320, 0, 0)),
+    (
+        "SELECT title, total_cost FROM ai_interactions WHERE started_at > now() - interval '10.5 hours'",
+        (OWN, OWN, 40, 0, 0),
+    ),
+    (ANALYTICS.rstrip("\n;"), (0, 0, 0, OWN, OWN * 6)),
+    ("SELECT date, total_cost FROM ai_usage_stats WHERE date = (now() AT TIME ZONE 'UTC')::date", (0, 0, 0, 10, 0)),
+    ("SELECT * FROM agent_metrics", (0, 0, 0, OWN, 0)),
+    ("SELECT * FROM agent_metrics WHERE day >= CURRENT_DATE - 1", (0, 0, 0, 30, 0)),
+)
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_member_of_a_big_organisation_reads_few_rows(database_urls: DatabaseUrls) -> None:
     org, ann = OrgId(new_id()), UserId(new_id())
     owner = await asyncpg.connect(database_urls.owner)
     try:
         await owner.execute(FILL.replace(":org", f"'{org}'::uuid").replace(":ann", f"'{ann}'::uuid"))
     finally:
         await owner.close()
-    return ann
-
-
-@pytest.mark.parametrize(
-    ("sql", "most"),
-    [
-        # Of others nothing, and of her own turns those of the sessions that are shown.
-        ("SELECT * FROM recent_interactions WHERE user_id = auth.uid() LIMIT 20", (OWN + 20, OWN, 320, 0, 0)),
-        ("SELECT * FROM recent_interactions LIMIT 20", (OWN + 20, OWN, 320, 0, 0)),
-        (
-            "SELECT title, total_cost FROM ai_interactions WHERE user_id = auth.uid() AND started_at > now() - "
-            "interval '10.5 hours' ORDER BY started_at DESC",
-            (OWN, OWN, 40, 0, 0),
-        ),
-        (
-            "SELECT date, total_interactions, total_cost, vendor_usage, feature_usage FROM ai_usage_stats WHERE "
-            "user_id = auth.uid() AND date >= CURRENT_DATE - INTERVAL '30 days' ORDER BY date DESC",
-            (0, 0, 0, OWN, OWN * 6),
-        ),
-        ("SELECT date, total_cost FROM ai_usage_stats WHERE date = (now() AT TIME ZONE 'UTC')::date", (0, 0, 0, 10, 0)),
-        ("SELECT * FROM agent_metrics", (0, 0, 0, OWN, 0)),
-        ("SELECT * FROM agent_metrics WHERE day >= CURRENT_DATE - 1", (0, 0, 0, 30, 0)),
-    ],
-)
-async def test_a_member_of_a_big_organisation_reads_few_rows(
-    member: UserId, database_urls: DatabaseUrls, sql: str, most: tuple[int, ...]
-) -> None:
-    async with Outsiders(database_urls.owner).be(member) as connection:
-        rows = await connection.fetch(sql)
-        plan = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"))[0]["Plan"]
-    assert rows
-    read = rows_read(plan)
-    assert {table: read[table] for table, bound in zip(TABLES, most, strict=True) if read[table] > bound} == {}, plan
+    for sql, most in READ:
+        async with Outsiders(database_urls.owner).be(ann) as connection:
+            assert await connection.fetch(sql), sql
+            plan = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"))[0]["Plan"]
+        read = rows_read(plan)
+        bounds = dict(zip(TABLES, most, strict=True))
+        assert {table: rows for table, rows in read.items() if rows > bounds[table]} == {}, sql

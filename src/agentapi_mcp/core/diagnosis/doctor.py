@@ -192,7 +192,7 @@ class _Examination:
         kind = "by URL" if self.parts.is_remote else "embedded"
         detail = f"Postgres {found.version}, {kind}, answers in {found.latency.total_seconds() * 1000:.1f} ms"
         if found.left_to_others:
-            detail += f"; other programs have {listed(found.left_to_others)}, so those views and functions were not made"
+            detail += f"; other programs have {listed(found.left_to_others)}, so none of this program was made"
         if found.is_standby:
             return fault(
                 "database",

@@ -118,7 +118,7 @@ SELECT r.rolname::text AS login, a.application_name AS program, count(*) AS numb
                            (SELECT oid FROM pg_roles WHERE rolname = current_user))))
  GROUP BY 1, 2 ORDER BY 1, 2
 """
-# The trigger function and the table of roles stay where others may use them. Views go first, since what others have made of
+# The trigger function and the table of roles stay where others may use them. Views go first, since what others made of
 # them keeps them; then `agentapi`, with its policies.
 _REMOVE = """
 DO $$

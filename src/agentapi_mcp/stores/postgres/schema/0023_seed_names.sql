@@ -102,7 +102,7 @@ SELECT s.id, s.agent_id, s.title::text AS title, f.description, f.interaction_ty
        CASE WHEN isfinite(s.created_at) AND isfinite(coalesce(f.ended_at, s.last_message_at))
             THEN greatest(0, least(2147483647, round(extract(
                 epoch FROM coalesce(f.ended_at, s.last_message_at) - s.created_at) / 60)))::integer END AS duration_minutes,
-       coalesce(f.status, 'active') AS status, s.user_id, s.created_at, greatest(s.updated_at, f.updated_at) AS updated_at,
+       coalesce(f.status, 'active') AS status, s.user_id, s.created_at, greatest(s.created_at, s.last_message_at, f.updated_at) AS updated_at,
        s.org_id, f.model AS model_name,
        coalesce(f.provider, (SELECT t.paid_provider FROM agentapi.turns t WHERE t.session_id = s.id
                               ORDER BY t.created_at DESC, t.id DESC LIMIT 1)) AS vendor_id,
@@ -311,39 +311,81 @@ $function$
             THEN 'duration_minutes: it is not the time from started_at to ended_at; leave it out' END
 $function$;
 
--- What processes and the audit log are told of a session that another program has written.
-CREATE FUNCTION agentapi.tell_of_interaction(p_session uuid, p_org uuid, p_actions text[]) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS
+-- Keeps what a user says of a session, where it changes or is `recorded`, and tells the processes and the audit log.
+-- SECURITY DEFINER, since other programs may write none of it; for the trigger alone, and only of a session of the caller
+-- in an organisation in which they may do that.
+CREATE FUNCTION agentapi.say_of_interaction(i agentapi.ai_interactions, p_recorded boolean, p_actions text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
+DECLARE
+    v_org uuid;
+    v_limit jsonb;
+BEGIN
+    SELECT s.org_id INTO v_org FROM public.chat_sessions s WHERE s.id = i.id AND s.user_id = auth.uid() FOR UPDATE;
+    IF pg_trigger_depth() = 0 OR v_org IS NULL OR NOT (CASE WHEN p_recorded
+            THEN agentapi.may_in(v_org, 'sessions:chat', 'chat') ELSE agentapi.may_in(v_org, 'sessions:edit', 'edit') END) THEN
+        RAISE insufficient_privilege USING MESSAGE = 'you may not change this interaction: for that you must be an active '
+            'member, and no viewer, of its organisation';
+    END IF;
+    IF p_recorded THEN
+        INSERT INTO agentapi.session_facts (session_id, user_id, org_id, status, interaction_type, description, tags,
+            keywords, rating, usefulness, note, external_link, external_id, external_metadata, content_preview, model,
+            provider, reported_input_tokens, reported_output_tokens, reported_cost_usd, ended_at, recorded_at)
+        VALUES (i.id, auth.uid(), v_org, i.status, i.interaction_type_id, i.description, i.tags, i.keywords,
+            i.satisfaction_rating, i.usefulness_rating, i.feedback_notes, i.external_link, i.external_id,
+            i.external_metadata, i.content_preview, i.model_name, i.vendor_id, i.input_tokens, i.output_tokens,
+            i.total_cost, i.ended_at, clock_timestamp())
+        ON CONFLICT (user_id, org_id, coalesce(external_id, external_link))
+              WHERE recorded_at IS NOT NULL AND coalesce(external_id, external_link) IS NOT NULL DO NOTHING;
+        IF NOT FOUND THEN
+            RAISE unique_violation USING MESSAGE = 'this external_id, or without one this external_link, is recorded already';
+        END IF;
+    ELSIF p_actions && '{rated,session_tagged,session_archived}' THEN
+        INSERT INTO agentapi.session_facts AS f (session_id, user_id, org_id, status, interaction_type, description, tags,
+            keywords, rating, usefulness, note)
+        VALUES (i.id, auth.uid(), v_org, i.status, i.interaction_type_id, i.description, i.tags, i.keywords,
+            i.satisfaction_rating, i.usefulness_rating, i.feedback_notes)
+        ON CONFLICT (session_id) DO UPDATE
+           SET status = excluded.status, interaction_type = excluded.interaction_type, description = excluded.description,
+               tags = excluded.tags, keywords = excluded.keywords, rating = excluded.rating,
+               usefulness = excluded.usefulness, note = excluded.note, updated_at = clock_timestamp();
+    END IF;
     INSERT INTO agentapi.audit_events (id, at, org_id, user_id, via, action, target_kind, target_id, outcome)
-    SELECT gen_random_uuid(), clock_timestamp(), p_org, auth.uid(), 'sql', a, 'session', p_session::text, 'ok'
+    SELECT gen_random_uuid(), clock_timestamp(), v_org, auth.uid(), 'sql', a, 'session', i.id::text, 'ok'
       FROM unnest(p_actions) AS a;
     INSERT INTO agentapi.signals (sender, signal) VALUES (gen_random_uuid(), jsonb_build_object(
-        'kind', 'sessions_changed', 'session_id', p_session, 'user_id', auth.uid(), 'org_id', p_org)::text);
-    SELECT pg_notify(f.value, '') FROM agentapi.facts f WHERE f.name = 'signal_channel';
+        'kind', 'sessions_changed', 'session_id', i.id, 'user_id', auth.uid(), 'org_id', v_org)::text);
+    PERFORM pg_notify(f.value, '') FROM agentapi.facts f WHERE f.name = 'signal_channel';
+EXCEPTION WHEN SQLSTATE 'AA003' THEN
+    v_limit := SQLERRM;
+    RAISE EXCEPTION USING ERRCODE = 'AA003', MESSAGE = format('the %s has %s of at most %s %s: delete some first',
+        v_limit ->> 'whose', v_limit ->> 'used', v_limit ->> 'most',
+        CASE v_limit ->> 'what' WHEN 'recorded' THEN 'recorded interactions' ELSE v_limit ->> 'what' END);
+END
 $function$;
 
 -- INSERT records what happened elsewhere, as record_interaction does. UPDATE changes what users say of a session, DELETE
--- deletes it. SECURITY DEFINER, since other programs may write neither facts nor sums; so each part asks who calls.
+-- deletes it. Sessions are written with the rights of the caller, and under whatever policies they have.
 CREATE FUNCTION agentapi.write_interaction() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
 $function$
 DECLARE
     c_changeable CONSTANT text[] := ARRAY['title', 'description', 'interaction_type_id', 'tags', 'keywords', 'status',
         'satisfaction_rating', 'usefulness_rating', 'feedback_notes', 'updated_at'];
     i agentapi.ai_interactions;
-    v_org uuid;
-    v_limit jsonb;
     v_changed text[];
-    v_text text;
+    v_fault text;
 BEGIN
     IF TG_OP = 'DELETE' THEN
-        PERFORM agentapi.open_own_interaction(OLD.id);
-        IF EXISTS (SELECT FROM agentapi.turns t WHERE t.session_id = OLD.id AND t.status IN ('running', 'input_required')) THEN
+        i := OLD;
+        PERFORM agentapi.say_of_interaction(i, false, ARRAY['session_deleted']);
+        IF EXISTS (SELECT FROM agentapi.turns t WHERE t.session_id = i.id AND t.status IN ('running', 'input_required')) THEN
             RAISE object_in_use USING MESSAGE = 'a turn is running in this session: wait for it, or cancel it';
         END IF;
-        DELETE FROM public.chat_sessions s WHERE s.id = OLD.id;
-        PERFORM agentapi.tell_of_interaction(OLD.id, OLD.org_id, ARRAY['session_deleted']);
+        DELETE FROM public.chat_sessions s WHERE s.id = i.id AND s.user_id = auth.uid();
+        IF NOT FOUND THEN
+            RAISE insufficient_privilege USING MESSAGE = 'a policy of chat_sessions keeps this session';
+        END IF;
         RETURN OLD;
     END IF;
     i := NEW;
@@ -355,42 +397,7 @@ BEGIN
             RAISE invalid_parameter_value USING MESSAGE = 'unpriced and updated_at are kept by the program: leave them out';
         END IF;
         i.started_at := coalesce(i.started_at, i.created_at);
-        v_text := agentapi.fault_of(i);
-        IF v_text IS NOT NULL THEN
-            RAISE invalid_parameter_value USING MESSAGE = v_text;
-        END IF;
-        v_org := agentapi.organization_for(i.org_id);
-        i.id := coalesce(i.id, gen_random_uuid());
-        IF i.started_at IS NULL THEN
-            i.started_at := coalesce(i.ended_at, clock_timestamp()) - make_interval(mins => coalesce(i.duration_minutes, 0));
-            i.ended_at := coalesce(i.ended_at, i.started_at + make_interval(mins => coalesce(i.duration_minutes, 0)));
-        END IF;
-        i.ended_at := coalesce(i.ended_at, least(clock_timestamp(), i.started_at
-                                                 + make_interval(mins => coalesce(i.duration_minutes, 0))));
-        INSERT INTO public.chat_sessions (id, user_id, org_id, agent_id, title, created_at, last_message_at)
-        VALUES (i.id, auth.uid(), v_org, i.agent_id, btrim(i.title), i.started_at, i.ended_at);
-        BEGIN
-            INSERT INTO agentapi.session_facts (session_id, user_id, org_id, status, interaction_type, description, tags,
-                keywords, rating, usefulness, note, external_link, external_id, external_metadata, content_preview, model,
-                provider, reported_input_tokens, reported_output_tokens, reported_cost_usd, ended_at, recorded_at)
-            VALUES (i.id, auth.uid(), v_org, coalesce(i.status, 'completed'), lower(btrim(i.interaction_type_id)),
-                i.description, agentapi.plain_tags(i.tags, 'tags'), agentapi.plain_tags(i.keywords, 'keywords'),
-                i.satisfaction_rating, i.usefulness_rating, i.feedback_notes, i.external_link, btrim(i.external_id),
-                coalesce(i.external_metadata, '{}'), i.content_preview, btrim(i.model_name), lower(btrim(i.vendor_id)),
-                i.input_tokens, i.output_tokens, i.total_cost, i.ended_at, clock_timestamp())
-            ON CONFLICT (user_id, org_id, coalesce(external_id, external_link))
-                  WHERE recorded_at IS NOT NULL AND coalesce(external_id, external_link) IS NOT NULL DO NOTHING;
-        EXCEPTION WHEN SQLSTATE 'AA003' THEN
-            v_limit := SQLERRM;
-            RAISE EXCEPTION USING ERRCODE = 'AA003', MESSAGE = format(
-                'the %s has %s of at most %s %s: delete some first', v_limit ->> 'whose', v_limit ->> 'used',
-                v_limit ->> 'most', CASE v_limit ->> 'what' WHEN 'recorded' THEN 'recorded interactions'
-                                                            ELSE v_limit ->> 'what' END);
-        END;
-        IF NOT FOUND THEN
-            RAISE unique_violation USING MESSAGE = 'this external_id, or without one this external_link, is recorded already';
-        END IF;
-        PERFORM agentapi.tell_of_interaction(i.id, v_org, ARRAY['interaction_recorded']);
+        v_fault := agentapi.fault_of(i);
     ELSE
         SELECT coalesce(array_agg(n.key ORDER BY n.key), '{}') INTO v_changed
           FROM jsonb_each(to_jsonb(NEW)) AS n JOIN jsonb_each(to_jsonb(OLD)) AS o USING (key)
@@ -409,51 +416,43 @@ BEGIN
         i.satisfaction_rating := NEW.satisfaction_rating;
         i.usefulness_rating := NEW.usefulness_rating;
         i.feedback_notes := NEW.feedback_notes;
-        v_text := agentapi.fault_of(i);
-        IF v_text IS NOT NULL THEN
-            RAISE invalid_parameter_value USING MESSAGE = v_text;
-        END IF;
-        v_org := agentapi.open_own_interaction(OLD.id);
-        IF 'title' = ANY (v_changed) THEN
-            UPDATE public.chat_sessions s SET title = btrim(NEW.title) WHERE s.id = OLD.id;
-        END IF;
-        IF NOT v_changed <@ ARRAY['title', 'updated_at'] THEN
-            INSERT INTO agentapi.session_facts AS f (session_id, user_id, org_id, status, interaction_type, description,
-                tags, keywords, rating, usefulness, note)
-            VALUES (OLD.id, auth.uid(), v_org, NEW.status, lower(btrim(NEW.interaction_type_id)), NEW.description,
-                agentapi.plain_tags(NEW.tags, 'tags'), agentapi.plain_tags(NEW.keywords, 'keywords'),
-                NEW.satisfaction_rating, NEW.usefulness_rating, NEW.feedback_notes)
-            ON CONFLICT (session_id) DO UPDATE
-               SET status = excluded.status, interaction_type = excluded.interaction_type,
-                   description = excluded.description, tags = excluded.tags, keywords = excluded.keywords,
-                   rating = excluded.rating, usefulness = excluded.usefulness, note = excluded.note,
-                   updated_at = clock_timestamp();
-        END IF;
-        PERFORM agentapi.tell_of_interaction(OLD.id, v_org, ARRAY(
+        v_fault := agentapi.fault_of(i);
+        i := NEW;
+    END IF;
+    IF v_fault IS NOT NULL THEN
+        RAISE invalid_parameter_value USING MESSAGE = v_fault;
+    END IF;
+    i.title := btrim(i.title);
+    i.interaction_type_id := lower(btrim(i.interaction_type_id));
+    i.tags := agentapi.plain_tags(i.tags, 'tags');
+    i.keywords := agentapi.plain_tags(i.keywords, 'keywords');
+    IF TG_OP = 'INSERT' THEN
+        i.id := coalesce(i.id, gen_random_uuid());
+        i.org_id := agentapi.organization_for(i.org_id);
+        i.status := coalesce(i.status, 'completed');
+        i.external_id := btrim(i.external_id);
+        i.external_metadata := coalesce(i.external_metadata, '{}');
+        i.model_name := btrim(i.model_name);
+        i.vendor_id := lower(btrim(i.vendor_id));
+        i.started_at := coalesce(i.started_at, coalesce(i.ended_at, clock_timestamp())
+                                               - make_interval(mins => coalesce(i.duration_minutes, 0)));
+        i.ended_at := coalesce(i.ended_at, least(clock_timestamp(), i.started_at
+                                                 + make_interval(mins => coalesce(i.duration_minutes, 0))));
+        INSERT INTO public.chat_sessions (id, user_id, org_id, agent_id, title, created_at, last_message_at)
+        VALUES (i.id, auth.uid(), i.org_id, i.agent_id, i.title, i.started_at, i.ended_at);
+        PERFORM agentapi.say_of_interaction(i, true, ARRAY['interaction_recorded']);
+    ELSE
+        PERFORM agentapi.say_of_interaction(i, false, ARRAY(
             SELECT DISTINCT CASE c WHEN 'title' THEN 'session_renamed' WHEN 'status' THEN 'session_archived'
                                    WHEN 'satisfaction_rating' THEN 'rated' WHEN 'usefulness_rating' THEN 'rated'
                                    WHEN 'feedback_notes' THEN 'rated' ELSE 'session_tagged' END
               FROM unnest(v_changed) AS c WHERE c <> 'updated_at'));
-        i.id := OLD.id;
+        IF 'title' = ANY (v_changed) THEN
+            UPDATE public.chat_sessions s SET title = i.title WHERE s.id = i.id;
+        END IF;
     END IF;
     SELECT * INTO NEW FROM agentapi.ai_interactions v WHERE v.id = i.id;
     RETURN NEW;
-END
-$function$;
-
--- Locks a session of the caller, who must be allowed to edit it, and returns its organisation.
-CREATE FUNCTION agentapi.open_own_interaction(p_session uuid) RETURNS uuid
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
-$function$
-DECLARE
-    v_org uuid;
-BEGIN
-    SELECT s.org_id INTO v_org FROM public.chat_sessions s WHERE s.id = p_session AND s.user_id = auth.uid() FOR UPDATE;
-    IF v_org IS NULL OR NOT agentapi.may_in(v_org, 'sessions:edit', 'edit') THEN
-        RAISE insufficient_privilege USING MESSAGE = 'you may not change this interaction: for that you must be an active '
-            'member, and no viewer, of its organisation';
-    END IF;
-    RETURN v_org;
 END
 $function$;
 
@@ -515,11 +514,12 @@ $function$;
 
 REVOKE ALL ON FUNCTION agentapi.may_in(uuid, text, text), agentapi.organization_for(uuid),
     agentapi.plain_tags(text[], text), agentapi.fault_of(agentapi.ai_interactions),
-    agentapi.tell_of_interaction(uuid, uuid, text[]), agentapi.write_interaction(),
-    agentapi.open_own_interaction(uuid), agentapi.update_daily_usage_stats(date),
+    agentapi.say_of_interaction(agentapi.ai_interactions, boolean, text[]), agentapi.write_interaction(),
+    agentapi.update_daily_usage_stats(date),
     agentapi.get_agent_usage_summary(uuid, integer) FROM PUBLIC, anon, authenticated, service_role;
-GRANT EXECUTE ON FUNCTION agentapi.update_daily_usage_stats(date), agentapi.get_agent_usage_summary(uuid, integer)
-    TO authenticated;
+GRANT EXECUTE ON FUNCTION agentapi.organization_for(uuid), agentapi.plain_tags(text[], text),
+    agentapi.fault_of(agentapi.ai_interactions), agentapi.say_of_interaction(agentapi.ai_interactions, boolean, text[]),
+    agentapi.update_daily_usage_stats(date), agentapi.get_agent_usage_summary(uuid, integer) TO authenticated;
 GRANT EXECUTE ON FUNCTION agentapi.update_daily_usage_stats(date) TO service_role;
 
 
