@@ -15,7 +15,7 @@ import pytest
 from agentapi_mcp.base.ids import SessionId, UserId, new_id
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Turn, TurnStatus
 from agentapi_mcp.core.conversations.session_facts import NewInteraction, Rating, Report, SessionStatus, Tagging
-from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.principals import Action, Principal, Role, refusal
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.facts import PostgresFacts
@@ -366,6 +366,34 @@ async def test_who_may_not_chat_records_nothing(scene: Scene, out: Outsiders) ->
         await connection.execute("UPDATE public.profiles SET status = 'suspended' WHERE id = $1", ann.user_id)
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="active member"):
         await out.insert(ann.user_id)
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_who_may_chat_by_the_table_of_rights_may_record(scene: Scene, out: Outsiders, role: Role) -> None:
+    async with scene.database.as_system("test") as connection:
+        await connection.execute(
+            "UPDATE public.organization_members SET role = $2 WHERE user_id = $1", scene.ann.user_id, role
+        )
+    session = await _own_session(scene)
+
+    async def record() -> object:
+        return await out.insert(scene.ann.user_id)
+
+    async def tag() -> object:
+        return await out.update(scene.ann.user_id, session, "tags = ARRAY['a']")
+
+    for action, write in ((Action.CHAT, record), (Action.EDIT_SESSIONS, tag)):
+        if refusal(replace(scene.ann, role=role), action) is None:
+            await write()
+        else:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="no viewer"):
+                await write()
+
+
+async def _own_session(scene: Scene) -> UUID:
+    made = "INSERT INTO public.chat_sessions (user_id, org_id) VALUES ($1, $2) RETURNING id"
+    async with scene.database.as_system("test") as connection:
+        return UUID(str(await connection.fetchval(made, scene.ann.user_id, scene.ann.org_id)))
 
 
 async def test_of_several_organisations_one_must_be_said(scene: Scene, out: Outsiders) -> None:

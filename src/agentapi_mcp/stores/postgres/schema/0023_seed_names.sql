@@ -208,13 +208,15 @@ GRANT SELECT ON agentapi.ai_interactions, agentapi.recent_interactions, agentapi
 
 
 -- 5. Writing an interaction.
--- Whether the caller, who is a member now, may do this in an organisation: as the program says, or for other programs by
--- the membership. A role of another name counts as viewer: what [roles] of the configuration says is not known here.
-CREATE FUNCTION agentapi.may_in(p_org uuid, p_action text, p_scope text) RETURNS boolean
+-- Whether the caller, who is a member now, may chat or edit sessions in an organisation: as the program says, or for other
+-- programs by the membership. A role of another name counts as viewer: what [roles] of the configuration says is not
+-- known here.
+CREATE FUNCTION agentapi.has_right_in(p_org uuid, p_action text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
     SELECT coalesce(bool_or(CASE WHEN agentapi.bound_organization() IS NOT NULL
-               THEN p_org = agentapi.bound_organization() AND agentapi.may(p_action, '{member,admin,owner}', p_scope)
+               THEN p_org = agentapi.bound_organization()
+                    AND CASE p_action WHEN 'sessions:chat' THEN agentapi.may_chat() ELSE agentapi.may_edit() END
                ELSE (lower(btrim(m.role::text)) IN ('member', 'admin', 'owner')
                      OR m.permissions #> ARRAY['agentapi', p_action] = 'true')
                     AND coalesce(m.permissions #> ARRAY['agentapi', p_action], 'true') = 'true' END), false)
@@ -229,7 +231,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 $function$
 DECLARE
     v_orgs CONSTANT uuid[] := ARRAY(SELECT o FROM unnest(agentapi.own_organization_ids()) AS o
-                                     WHERE agentapi.may_in(o, 'sessions:chat', 'chat'));
+                                     WHERE agentapi.has_right_in(o, 'sessions:chat'));
     v_current CONSTANT uuid := (SELECT p.current_organization_id FROM public.profiles p WHERE p.id = auth.uid());
 BEGIN
     IF v_orgs = '{}' OR p_named <> ALL (v_orgs) THEN
@@ -322,8 +324,8 @@ DECLARE
     v_limit jsonb;
 BEGIN
     SELECT s.org_id INTO v_org FROM public.chat_sessions s WHERE s.id = i.id AND s.user_id = auth.uid() FOR UPDATE;
-    IF pg_trigger_depth() = 0 OR v_org IS NULL OR NOT (CASE WHEN p_recorded
-            THEN agentapi.may_in(v_org, 'sessions:chat', 'chat') ELSE agentapi.may_in(v_org, 'sessions:edit', 'edit') END) THEN
+    IF pg_trigger_depth() = 0 OR v_org IS NULL OR NOT agentapi.has_right_in(
+            v_org, CASE WHEN p_recorded THEN 'sessions:chat' ELSE 'sessions:edit' END) THEN
         RAISE insufficient_privilege USING MESSAGE = 'you may not change this interaction: for that you must be an active '
             'member, and no viewer, of its organisation';
     END IF;
@@ -512,7 +514,7 @@ BEGIN
 END
 $function$;
 
-REVOKE ALL ON FUNCTION agentapi.may_in(uuid, text, text), agentapi.organization_for(uuid),
+REVOKE ALL ON FUNCTION agentapi.has_right_in(uuid, text), agentapi.organization_for(uuid),
     agentapi.plain_tags(text[], text), agentapi.fault_of(agentapi.ai_interactions),
     agentapi.say_of_interaction(agentapi.ai_interactions, boolean, text[]), agentapi.write_interaction(),
     agentapi.update_daily_usage_stats(date),
