@@ -10,7 +10,9 @@ import click
 
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.base.lazy import LazyModule
+from agentapi_mcp.cli.found_keys import key_id
 from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.ids import BUDGET, find_id, whole_id
 from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import Dollars, json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
@@ -62,7 +64,7 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
 @click.option("--member", "each_member", is_flag=True, help="For each member of the organisation.")
 @click.option("--user", metavar="ID|EMAIL", help="For this member alone.")
 @click.option("--agent", metavar="NAME", help="For all turns of this agent.")
-@click.option("--key", metavar="KEY_ID", help="For all turns that this stored API key pays.")
+@click.option("--key", metavar="ID|NAME", help="For all turns that this stored API key pays.")
 @click.option("--plan", metavar="NAME", help="For every organisation of this plan, or with --member its members.")
 @click.option("--period", type=click.Choice([each.value for each in BudgetPeriod]), default="month", show_default=True)
 @click.option("--soft", is_flag=True, help="Warn in answers, and refuse nothing.")
@@ -74,7 +76,9 @@ def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values:
     The organisation as a whole, unless an option says for whom. Periods are those of UTC. One of the same kind gets the
     new limit, and keeps what is spent.
     """
-    kinds = {name: values[name] for name in ("each_member", "user", "agent", "key") if values[name]}
+    kinds = {
+        name: values[name] for name in ("each_member", "user", "agent", "key") if values[name] not in {None, False}
+    }
     if len(kinds) > 1:
         raise click.UsageError("Say one of --member, --user, --agent and --key.")
 
@@ -96,14 +100,17 @@ def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values:
 
 @budgets.command("remove")
 @click.argument("budget_id", metavar="ID")
+@_org_option
 @json_option
-def budgets_remove(budget_id: str, *, as_json: bool) -> None:
+def budgets_remove(budget_id: str, org_id: UUID | None, *, as_json: bool) -> None:
     """Remove a budget, and what was counted of it."""
 
     async def remove(services: Services, _settings: Settings) -> None:
-        await services.budgets.remove_as_operator(services.principal, budget_id)
+        there = await services.budgets.list_as_operator(services.principal, _target(services, org_id))
+        found = whole_id(budget_id) or find_id([str(budget.id) for budget in there], budget_id, BUDGET)
+        await services.budgets.remove_as_operator(services.principal, found)
         if as_json:
-            print_json({"removed": budget_id})
+            print_json({"removed": found})
         else:
             print_err("Removed.")
 
@@ -142,7 +149,7 @@ _SCOPES = {
 async def _subject(services: Services, kinds: dict[str, object]) -> str:
     if "user" in kinds:
         return str(await member_id(services, str(kinds["user"])))
-    return str(kinds.get("agent") or kinds.get("key") or "")
+    return await key_id(services, str(kinds["key"])) if "key" in kinds else str(kinds.get("agent", ""))
 
 
 def _target(services: Services, org_id: UUID | None) -> OrgId:

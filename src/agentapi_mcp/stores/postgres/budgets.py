@@ -28,16 +28,18 @@ from agentapi_mcp.stores.postgres.database import Database, Row
 
 # SQLSTATE of a turn that a budget, or its caller's own amount, refuses.
 _OVER_BUDGET = "AA004"
-# With the period that runs; of a member's budget, that of the caller.
+# With the sums of all slices of the period that runs; of a member's budget, that of the caller.
 _BUDGETS: LiteralString = """
 SELECT b.id, b.org_id, b.plan, b.scope, b.subject, b.period, b.hard, b.limit_nanos, b.by_operator,
-       coalesce(p.spent_nanos, 0) AS spent_nanos, coalesce(p.reserved_nanos, 0) AS reserved_nanos,
-       coalesce(p.unpriced, 0) AS unpriced, agentapi.period_end(b.period, s.starts) AS renews_at
+       p.spent_nanos, p.reserved_nanos, p.unpriced, agentapi.period_end(b.period, s.starts) AS renews_at
   FROM agentapi.budgets b
  CROSS JOIN LATERAL (SELECT agentapi.period_start(b.period, clock_timestamp()) AS starts) AS s
-  LEFT JOIN agentapi.budget_periods p
-    ON p.budget_id = b.id AND p.org_id = $1 AND p.starts = s.starts
-   AND p.holder = CASE b.scope WHEN 'member' THEN $2::uuid ELSE $1 END
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(o.spent_nanos), 0)::bigint AS spent_nanos,
+              coalesce(sum(o.reserved_nanos), 0)::bigint AS reserved_nanos, coalesce(sum(o.unpriced), 0) AS unpriced
+         FROM agentapi.budget_periods o
+        WHERE o.budget_id = b.id AND o.org_id = $1 AND o.starts = s.starts
+          AND o.holder = CASE b.scope WHEN 'member' THEN $2::uuid ELSE $1 END) AS p
 """
 _ORDER: LiteralString = " ORDER BY b.plan NULLS FIRST, b.scope, b.subject, b.period, b.hard DESC, b.by_operator DESC"
 _OWN: LiteralString = f"""{_BUDGETS}
