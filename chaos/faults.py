@@ -338,7 +338,7 @@ async def live_a_day(run: Run) -> None:
     ]
     assert run.load.habit.enough is not None
     for number, event in enumerate(events, start=1):
-        while len(run.load.messages) < run.load.habit.enough * number / (len(events) + 1) and not run.load.is_over:
+        while run.load.accepted < run.load.habit.enough * number / (len(events) + 1) and not run.load.is_over:
             await pause(0.1)
         await event(run)
 

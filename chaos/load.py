@@ -45,7 +45,7 @@ class Habit:
     at_once: bool = False  # asks again at once, and with the SDK's client alone
     idle: float = 0.0  # seconds between two messages
     bare: bool = False  # bare HTTP alone, which costs the machine less
-    enough: int | None = None  # messages, after which the load is over however much of its time is left
+    enough: int | None = None  # turns, after which the load is over however much of its time is left
 
 
 USUAL = Habit()
@@ -61,6 +61,7 @@ class Load:
     clients: int
     seconds: float
     messages: list[Message] = field(default_factory=list[Message])
+    accepted: int = 0
     left: int = 0
     cancelled: int = 0
     end: float = math.inf
@@ -75,7 +76,7 @@ class Load:
     @property
     def is_over(self) -> bool:
         """Whether no further message is sent."""
-        return now() >= self.end or (self.habit.enough is not None and len(self.messages) >= self.habit.enough)
+        return now() >= self.end or (self.habit.enough is not None and self.accepted >= self.habit.enough)
 
     async def _converse(self, number: int) -> None:
         client = self._client(number)
@@ -140,7 +141,9 @@ class Load:
     async def _attempt(self, client: Client, message: Message, tool: str, given: Mapping[str, object]) -> None:
         within = self._within(message)
         try:
+            first = not message.told
             await tell(client, message, tool, given, within)
+            self.accepted += first
         except RefusedError as exc:
             if exc.kind == "timeout" and within < self.habit.wait:
                 self.left += 1

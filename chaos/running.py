@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chaos.clients import BareClient, Client, Era, RefusedError
 from chaos.evidence import Message, Outage, marked
@@ -130,6 +130,7 @@ class Options:
 
     seconds: float | None = None
     clients: int | None = None
+    turns: int | None = None  # for a load that counts them
     seed: int = 13
     is_timed: bool = True
 
@@ -142,7 +143,7 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
     shape = scenario.shape if isinstance(scenario.shape, Shape) else scenario.shape()
     begun = now()
     async with open_world(shape, programs, chance) as world:
-        load = Load(world, scenario.habit, chance, clients, seconds)
+        load = Load(world, _habit(scenario, options), chance, clients, seconds)
         run = Run(world, load, chance, now() + seconds, is_timed=options.is_timed)
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
@@ -171,6 +172,12 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
             refusals=_refusals(load.messages),
             notes=run.notes,
         )
+
+
+def _habit(scenario: Scenario, options: Options) -> Habit:
+    if options.turns is None or scenario.habit.enough is None:
+        return scenario.habit
+    return replace(scenario.habit, enough=options.turns)
 
 
 async def _inject(scenario: Scenario, run: Run) -> None:
