@@ -7,7 +7,7 @@ from uuid import UUID
 
 from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.backends.events import Usage
-from agentapi_mcp.core.budgets.models import NANOS, BudgetKind, BudgetScope, Expense
+from agentapi_mcp.core.budgets.models import NANOS, BudgetKind, BudgetScope, ExpectedRates, Expense
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Turn, TurnCost, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.budgets import PostgresBudgets
@@ -17,8 +17,15 @@ from tests.support.new_turns import ending, new_turn
 
 OWNER = UUID(int=5)
 CENT = NANOS // 100
+
+
+def rates(input_price: Decimal | None, output_nanos: int | None) -> tuple[ExpectedRates]:
+    """Return the rates of a model whose price is the same however long its input is."""
+    return (ExpectedRates(input_price=input_price, output_nanos=output_nanos),)
+
+
 # Ten cents for each turn.
-EXPENSE = Expense(input_price=Decimal(0), output_nanos=10 * CENT)
+EXPENSE = Expense(rates=rates(Decimal(0), 10 * CENT))
 ORGANIZATION, MEMBER = BudgetKind(), BudgetKind(scope=BudgetScope.MEMBER)
 # What must be so at any time: the running turns hold what is reserved, and no hard limit is exceeded by that alone.
 _HELD: LiteralString = """

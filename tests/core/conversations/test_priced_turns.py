@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.catalogue.price_list import shipped_prices
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -98,3 +99,27 @@ async def test_a_price_that_changes_while_the_answer_comes_is_that_of_the_next_t
         assert bill(await server.turns.get(server.principal, str(running.id), wait=LONG)) == OWN_BILL
         later = await server.turns.chat(server.principal, ChatRequest(message="hello", agent=name), wait=LONG)
         assert bill(later) == (Decimal("0.007012"), OWN_BILL[1])
+
+
+@pytest.mark.parametrize(
+    ("listed", "own", "size", "expected"),
+    [
+        (None, OWN, 4_000, "0.003"),  # 1,000 tokens at $1, and 1,000 at $2
+        (None, OWN.replace("}", ", reasoning = 5 }"), 4_000, "0.006"),  # all of the answer may be reasoning
+        (None, "", 4_000, None),
+        ("gemini-2.5-pro", "", 4_000, "0.01125"),  # at $1.25 and $10
+        ("gemini-2.5-pro", "", 1_000_000, "0.64"),  # above 200,000 tokens at $2.50 and $15
+    ],
+)
+async def test_an_estimate_is_of_the_prices_that_the_bill_will_have(
+    listed: str | None, own: str, size: int, expected: str | None, edge_home: Path, tmp_path: Path
+) -> None:
+    name = f"z{uuid4().hex[:10]}"
+    async with OpenAIPeer() as peer:
+        text = agents(peer, name, "google" if listed else "house", own).replace("gpt-5.4-mini", listed or "m-1")
+        async with program(edge_home, tmp_path, text) as server:
+            asked = ChatRequest(message="x" * size, agent=name, parameters=Parameters(max_tokens=1_000))
+            said = await server.turns.estimate(server.principal, asked)
+            assert said.estimate.cost_usd == (None if expected is None else Decimal(expected))
+        # Nothing is asked for it.
+        assert not any(each.path.endswith("completions") for each in peer.exchanges)

@@ -10,7 +10,7 @@ import pytest
 
 from agentapi_mcp.base.errors import BudgetExceededError, LimitExceededError, NotFoundError
 from agentapi_mcp.base.ids import ApiKeyId, OrgId, new_id
-from agentapi_mcp.core.budgets.models import NANOS, BudgetKind, BudgetPeriod, BudgetScope, Expense
+from agentapi_mcp.core.budgets.models import NANOS, BudgetKind, BudgetPeriod, BudgetScope, ExpectedRates, Expense
 from agentapi_mcp.core.conversations.models import SettlingRule, Turn
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
@@ -19,7 +19,7 @@ from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
-from tests.support.budgets import CENT, EXPENSE, MEMBER, ORGANIZATION, OWNER, BudgetScene, budget_scene
+from tests.support.budgets import CENT, EXPENSE, MEMBER, ORGANIZATION, OWNER, BudgetScene, budget_scene, rates
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene:
 async def test_all_that_is_left_may_be_reserved_and_no_nano_dollar_more(scene: BudgetScene) -> None:
     await scene.set(ORGANIZATION, "0.1")
     with pytest.raises(BudgetExceededError):
-        await scene.begin(scene.ann, replace(EXPENSE, output_nanos=10 * CENT + 1))
+        await scene.begin(scene.ann, Expense(rates=rates(Decimal(0), 10 * CENT + 1)))
     turn = await scene.begin(scene.ann)
     # What costs nothing exceeds nothing, even where a turn has cost more than it held.
-    await scene.begin(scene.ann, replace(EXPENSE, output_nanos=0))
+    await scene.begin(scene.ann, Expense(rates=rates(Decimal(0), 0)))
     await scene.end(scene.ann, turn, 11 * CENT)
-    await scene.begin(scene.ann, replace(EXPENSE, output_nanos=0))
+    await scene.begin(scene.ann, Expense(rates=rates(Decimal(0), 0)))
     with pytest.raises(BudgetExceededError):
-        await scene.begin(scene.ann, replace(EXPENSE, output_nanos=1))
+        await scene.begin(scene.ann, Expense(rates=rates(Decimal(0), 1)))
 
 
 async def test_a_soft_budget_lets_everything_through_and_says_what_is_left(scene: BudgetScene) -> None:
@@ -313,7 +313,7 @@ async def test_periods_are_those_of_utc(
 
 async def test_the_estimate_has_instructions_message_history_and_the_longest_answer(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1000")
-    priced = Expense(input_price=Decimal("2.5"), output_nanos=7, fixed_bytes=401, history_bytes=1_000)
+    priced = Expense(rates=rates(Decimal("2.5"), 7), fixed_bytes=401, history_bytes=1_000)
     turn = await scene.begin(scene.ann, priced)
     # 101 tokens at 2,500 nano-dollars.
     assert await scene.sums(budget) == [(0, 252_507, 0)]
@@ -330,9 +330,24 @@ async def test_the_estimate_has_instructions_message_history_and_the_longest_ans
     assert await scene.sums(budget) == [(0, -(-1_401 // 4) * 2_500 + 7, 0)]
 
 
+async def test_the_estimate_is_of_the_tier_that_the_whole_input_is_in(scene: BudgetScene) -> None:
+    budget = await scene.set(ORGANIZATION, "1000")
+    tiers = tuple(
+        ExpectedRates(above=above, input_price=Decimal(price), output_nanos=output)
+        for above, price, output in ((0, 1, 5), (100, 2, 50), (10_000, 4, 500))
+    )
+    expense = Expense(rates=tiers, fixed_bytes=400, history_bytes=1_000)
+    turn = await scene.begin(scene.ann, expense)
+    assert await scene.sums(budget) == [(0, 100 * 1_000 + 5, 0)]
+    await scene.end(scene.ann, turn, 0, reply="y" * 1_000)
+    # The history takes it into the next one.
+    await scene.begin(scene.ann, expense, turn.session_id)
+    assert await scene.sums(budget) == [(0, 350 * 2_000 + 50, 0)]
+
+
 async def test_what_cannot_be_priced_reserves_the_set_amount(scene: BudgetScene) -> None:
     budget = await scene.set(ORGANIZATION, "1000")
-    await scene.begin(scene.ann, Expense(input_price=Decimal(1), unpriced_nanos=123))
+    await scene.begin(scene.ann, Expense(rates=rates(Decimal(1), None), unpriced_nanos=123))
     assert await scene.sums(budget) == [(0, 123, 0)]
 
 

@@ -15,6 +15,7 @@ import pytest
 from agentapi_mcp.base.ids import AgentId, ApiKeyId, OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.backends.events import Usage
 from agentapi_mcp.core.conversations.models import AcceptedTurn, EndReason, SettlingRule, Turn, TurnCost, TurnStatus
+from agentapi_mcp.core.conversations.session_facts import SessionFilter
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.keys.models import KeySource, PaidBy
 from agentapi_mcp.core.usage.models import UsageSums
@@ -236,7 +237,7 @@ async def test_a_session_has_the_sums_that_the_ledger_has_of_it(scene: Scene) ->
         await scene.end(scene.ann, turn, TurnCost() if nanos is None else bill(nanos), status=status)
     await scene.begin(scene.ann, session=first.session_id)  # which runs, and is not counted
     other = await scene.begin(scene.ann)
-    page = await sessions.list_(scene.ann, agent=None, query=None, cursor=None, limit=50)
+    page = await sessions.list_(scene.ann, SessionFilter(), cursor=None, limit=50)
     listed = {session.id: session.totals for session in page.items}
     assert listed[other.session_id] == UsageSums()
     [sums] = await scene.read(

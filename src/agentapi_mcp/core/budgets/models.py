@@ -82,16 +82,27 @@ class BudgetState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedRates:
+    """What a turn with more input tokens than `above` may cost; None is unknown.
+
+    `input_price` is US dollars for a million tokens, `output_nanos` the cost of its longest answer.
+    """
+
+    above: int = 0
+    input_price: Decimal | None = None
+    output_nanos: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expense:
     """What is known before a turn of what it may cost.
 
-    `input_price` is US dollars for a million tokens, `output_nanos` the cost of its longest answer; without either,
-    `unpriced_nanos` is reserved. `fixed_bytes` are those of its instructions and its message, and as much as
-    `history_bytes` may stand before them. Beyond `most_nanos` its caller does not want it.
+    `rates` are by ascending `above`, from 0; where those that hold are unknown, `unpriced_nanos` is reserved.
+    `fixed_bytes` are those of its instructions and its message, and as much as `history_bytes` may stand before them.
+    Beyond `most_nanos` its caller does not want it.
     """
 
-    input_price: Decimal | None = None
-    output_nanos: int | None = None
+    rates: tuple[ExpectedRates, ...] = ()
     fixed_bytes: int = 0
     history_bytes: int = 0
     unpriced_nanos: int = NANOS // 10

@@ -19,7 +19,7 @@ from agentapi_mcp.base.spellings import named
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.backends.ports import Capability
-from agentapi_mcp.core.budgets.models import Expense
+from agentapi_mcp.core.budgets.models import NANOS, Expense
 from agentapi_mcp.core.catalogue.agents import Agents, Choice
 from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
@@ -150,8 +150,9 @@ class TurnAcceptance:
         )
 
     def _expense(self, checked: CheckedRequest, chosen: "_Chosen") -> Expense:
-        reserve = self._runner.options.reserve_usd
-        return expense_of(chosen.choice, chosen.sent, checked.size, reserve, checked.request.max_cost_usd)
+        reserve, most = self._runner.options.reserve_usd, checked.request.max_cost_usd
+        expense = expense_of(chosen.choice, chosen.sent, checked.size, reserve, self._clock.now())
+        return expense if most is None else replace(expense, most_nanos=int(most * NANOS))
 
     async def _choose(self, principal: Principal, checked: CheckedRequest, defaults: Defaults) -> "_Chosen":
         request, settings = checked.request, read_settings(defaults.settings)

@@ -203,9 +203,11 @@ def expense_claim(expense: Expense) -> dict[str, object]:
         "bytes": expense.fixed_bytes,
         "history_bytes": expense.history_bytes,
         "unpriced_nanos": expense.unpriced_nanos,
+        "rates": [
+            [rates.above, None if rates.input_price is None else str(rates.input_price), rates.output_nanos]
+            for rates in expense.rates
+        ],
     }
-    if expense.input_price is not None and expense.output_nanos is not None:
-        claim |= {"input_price": str(expense.input_price), "output_nanos": expense.output_nanos}
     if expense.most_nanos is not None:
         claim["most_nanos"] = expense.most_nanos
     return claim

@@ -120,28 +120,38 @@ CREATE FUNCTION agentapi.dollars(nanos bigint) RETURNS text LANGUAGE sql IMMUTAB
     $$ SELECT trim_scale(nanos::numeric / 1000000000)::text $$;
 
 -- What a turn is expected to cost at most, null where that is not known. The claim agentapi_reserve has
--- input_price   US dollars for a million tokens
--- output_nanos  what its longest answer costs
--- bytes         of its instructions and its message; `history_bytes` is how much may stand before them
+-- rates   [above, input_price, output_nanos] by ascending `above`: with more input tokens than that, a million of them
+--         cost `input_price` US dollars, and its longest answer `output_nanos`
+-- bytes   of its instructions and its message; `history_bytes` is how much may stand before them
 -- A token is four bytes, as where the history is cut; of a long session the newest thousand messages are looked at.
 CREATE FUNCTION agentapi.estimated_nanos(p_reserve jsonb, p_session uuid, p_message uuid) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
 DECLARE
-    v_price CONSTANT numeric := p_reserve ->> 'input_price';
-    v_output CONSTANT numeric := p_reserve ->> 'output_nanos';
+    v_rates CONSTANT jsonb := coalesce(p_reserve -> 'rates', '[]');
     v_bytes numeric := p_reserve ->> 'bytes';
+    v_tokens numeric;
+    v_price numeric;
+    v_output numeric;
+    v_tier jsonb;
 BEGIN
-    IF v_price IS NULL OR v_output IS NULL THEN
-        RETURN NULL;
-    END IF;
-    IF p_session IS NOT NULL AND v_price > 0 THEN
+    -- The history is looked at where anything depends on it.
+    IF p_session IS NOT NULL AND (jsonb_array_length(v_rates) > 1 OR (v_rates -> 0 ->> 1)::numeric > 0) THEN
         v_bytes := v_bytes + least((p_reserve ->> 'history_bytes')::numeric, (
             SELECT coalesce(sum(octet_length(m.content)), 0) FROM (
                 SELECT c.content FROM public.chat_messages c WHERE c.session_id = p_session AND c.id IS DISTINCT FROM p_message
                  ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) AS m));
     END IF;
-    RETURN least(ceil(ceil(v_bytes / 4) * v_price * 1000) + v_output, 1000000000000000)::bigint;
+    v_tokens := ceil(v_bytes / 4);
+    FOR v_tier IN SELECT * FROM jsonb_array_elements(v_rates) LOOP
+        IF (v_tier ->> 0)::numeric <= 0 OR v_tokens > (v_tier ->> 0)::numeric THEN
+            v_price := v_tier ->> 1;
+            v_output := v_tier ->> 2;
+        END IF;
+    END LOOP;
+    -- Null where either is unknown.
+    RETURN CASE WHEN v_price IS NOT NULL AND v_output IS NOT NULL
+                THEN least(ceil(v_tokens * v_price * 1000) + v_output, 1000000000000000)::bigint END;
 END
 $function$;
 -- What is reserved for it: without an estimate, the amount that is set, and ten cents where a program of before sets none.
