@@ -153,9 +153,11 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
     async with open_world(shape, programs, chance) as world:
         load = Load(world, _habit(scenario, options), chance, clients, seconds)
         run = Run(world, load, chance, now() + seconds, is_timed=options.is_timed)
+        loaded = now()
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
             group.create_task(_inject(scenario, run))
+        run.notes.append(f"{load.accepted / (now() - loaded):.1f} turns a second")
         await _settle(run)
         await scenario.afterwards(run)
         evidence = await world.evidence(load.messages)
