@@ -197,12 +197,17 @@ def split_known(
 ) -> tuple[list[Violation], list[Violation]]:
     """Split off what the version before is known to do, of turns that these replicas asked.
 
-    It writes the audit log half a second later, and what it told in that time is lost with it.
+    It writes the audit log half a second later, and what it told in that time is lost with it. It knows no budgets, and
+    tells nothing of them, also of turns that others asked.
     """
     prefixes = tuple(f"replica-{number}." for number in replicas)
     theirs = {asked.marker for asked in evidence.asked if asked.process.startswith(prefixes)}
     turns = {turn.id for turn in evidence.turns if turn.marker in theirs}
-    known = [each for each in violations if each.name == "end_not_audited" and each.subject in turns]
+    known = [
+        each
+        for each in violations
+        if (each.name == "end_not_audited" and each.subject in turns) or (each.name == "left_not_told" and replicas)
+    ]
     return [each for each in violations if each not in known], known
 
 

@@ -44,11 +44,13 @@ async def operator(world: World) -> AsyncGenerator[tuple[Principal, SetBudget]]:
 
 
 def hot_budget(turns: int, gap: float, *faults: Fault) -> Fault:
-    """Set a hard budget that so many turns use up, and raise it by as much again and again, among other faults."""
+    """Set a hard budget of nothing, and raise it by so many turns again and again, among other faults."""
 
     async def inject(run: Run) -> None:
         async with operator(run.world) as (who, set_):
             await set_(who.org_id, BudgetKind(scope=BudgetScope.AGENT, subject=AGENT, hard=False), turns * _TURN)
+            await set_(who.org_id, BudgetKind(), 0)
+            await pause(gap)
 
             async def raised(run: Run) -> None:
                 nanos = 0

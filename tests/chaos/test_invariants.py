@@ -413,6 +413,14 @@ async def test_an_end_that_the_version_before_did_not_audit_is_told_apart(trial:
     assert split_known(evidence, found, [1]) == split_known(evidence, found, []) == (found, [])
 
 
+async def test_what_the_version_before_does_not_tell_of_budgets_is_told_apart(trial: Trial) -> None:
+    await tell_nothing_of_what_is_left(trial)
+    evidence = await trial.evidence()
+    found = check(evidence)
+    assert split_known(evidence, found, [1]) == ([], found)
+    assert split_known(evidence, found, []) == (found, [])
+
+
 def test_every_violation_has_its_example() -> None:
     pages = (Path(str(module.__file__)) for module in (chaos.invariants, chaos.books))
     source = "".join(page.read_text(encoding="utf-8") for page in pages)
