@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import fairness, lasting, ledger, pricing, probing, searching, serving, starting, tenancy
+from benchmarks import budgets, fairness, lasting, ledger, pricing, probing, searching, serving, starting, tenancy
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
@@ -29,6 +29,7 @@ LONG: dict[str, Row] = {
     "tenancy": tenancy.tenancy,
     "search": searching.searching,
     "ledger": ledger.ledger,
+    "budgets": budgets.budgets,
     "shares": fairness.fairness,
 }
 

@@ -55,15 +55,16 @@ WITH counted AS (
       FROM agentapi.ledger
      WHERE at >= $1::date AT TIME ZONE 'UTC' AND at < ($1::date + 1) AT TIME ZONE 'UTC' GROUP BY 1, 2, 3, 4, 5, 6
 )
-INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, turns, errors, unpriced, input_tokens,
-    output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at)
-SELECT org_id, $1::date, person, agent, model, provider, sum(c.turns), sum(errors), 0, sum(input_tokens),
+INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors, unpriced,
+    input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at, reported,
+    reported_input_tokens, reported_output_tokens, reported_nanos)
+SELECT org_id, $1::date, person, agent, model, provider, '', sum(c.turns), sum(errors), 0, sum(input_tokens),
        sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens), sum(cost_nanos), sum(latency_ms),
        ARRAY(SELECT coalesce(sum(u.turns), 0)::integer
                FROM generate_series(1, 24) i
                LEFT JOIN unnest(array_agg(c.bucket), array_agg(c.turns)) AS u (bucket, turns) ON u.bucket = i
               GROUP BY i ORDER BY i),
-       max(last_at)
+       max(last_at), 0, 0, 0, 0
   FROM counted c GROUP BY 1, 3, 4, 5, 6
 """
 

@@ -238,8 +238,8 @@ class Settings(BaseSettings):
             ge=0,
             le=1000,
             max_digits=12,
-            description="How many US dollars of its budgets a message holds while it runs, where its cost is not known "
-            "beforehand.",
+            description="How many US dollars of its budgets a message reserves while it runs, where its cost is not "
+            "known beforehand.",
         ),
     ] = Decimal("0.10")
     start_timeout_seconds: Annotated[

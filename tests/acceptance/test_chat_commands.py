@@ -22,6 +22,7 @@ SAID = {
     "/agents": "guide: ",
     "/copy": "There is no answer to copy yet",
     "/cost": "Nothing was asked yet",
+    "/estimate": "/estimate needs the MESSAGE after it",
     "/edit": "false ended with status 1",
     "/export": "There is nothing to export yet",
     "/help": "ask the last message again",
@@ -54,6 +55,21 @@ async def test_each_command_is_known_explained_and_documented(screen: str, edge_
     for name, command in COMMANDS.items():
         assert f"`{name}" in page
         assert f"{command.about}\n" in shown
+
+
+@pytest.mark.parametrize("way", [(), ("--via-mcp",)], ids=" ".join)
+async def test_what_a_message_may_cost_is_told_and_nobody_is_asked(way: tuple[str, ...], edge_home: Path) -> None:
+    def act(person: Terminal) -> None:
+        place = person.until(PROMPT)
+        person.type("/estimate how do I add a model?\r")
+        place = person.until("This message to guide may cost up to about $0.00.", after=place)
+        person.until(PROMPT, after=place)
+        person.type("/cost\r")
+        person.until("Nothing was asked yet.", after=place)
+        person.type("\x04")
+
+    status, seen = await at(environ(edge_home), act, *CHAT, "--agent", "guide", *way)
+    assert (status, "Traceback" in seen) == (0, False), seen
 
 
 async def test_the_prompt_names_the_agent_that_will_answer_and_the_opening_is_short(edge_home: Path) -> None:

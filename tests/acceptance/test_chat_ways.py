@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from asyncio.subprocess import PIPE
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -14,7 +15,9 @@ import pytest
 from agentapi_mcp.base.json_records import record_fields
 from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, TurnCost
 from tests.acceptance.test_processes import COMMAND, environ, run
+from tests.support.databases import Seed
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.residents import asked
 
 pytestmark = pytest.mark.acceptance
 WAYS = [("chat",), ("chat", "--via-mcp")]
@@ -112,6 +115,45 @@ async def test_a_retry_of_what_was_answered_is_refused_in_words_of_the_terminal(
     status, out, err = await run(env, *said, "--retry")
     assert (status, out) == (2, "")
     assert "was not interrupted (it is completed), so there is nothing to retry. To get that turn, leave --retry" in err
+
+
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
+async def test_what_is_left_is_told_with_the_bill_and_what_lacks_is_refused(words: tuple[str, ...], seed: Seed) -> None:
+    async with seed.started("left-") as server, OpenAIPeer() as peer:
+        env = environ(server.home, peer)
+        asking = (*words, "--agent", "droid", "--max-tokens", "1000")
+        await run(env, "budgets", "set", "1", "--period", "total")
+        status, out, _ = await run(env, *asking, "--estimate", "hello")
+        left = r"\$1\.00 left of your organisation's budget; it does not renew\."
+        assert status == 0
+        assert re.search(rf"may cost up to about \$0\.\d+\. {left} Nothing was asked\.\n$", out)
+        status, _, err = await run(env, *asking, "hello [[echo]]")
+        assert status == 0
+        assert re.search(r" · \$0\.\d+ left of your organisation's budget · session ", err)
+
+        for more in (("--max-cost", "0.0000001"), ("--max-cost", "0.0000001", "--estimate")):
+            status, out, err = await run(env, *asking, *more, "--json", "hello")
+            told = json.loads(out)["error"]
+            assert (status, told["code"]) == (0 if "--estimate" in more else 2, "budget_exceeded")
+            assert "the $0.0000001 " in told["message"]
+        await run(env, "budgets", "set", "0", "--period", "total")
+        status, out, err = await run(env, *asking, "--json", "hello")
+        told = json.loads(out)["error"]
+        assert (status, told["code"], told["max_cost_usd"], told["budget"]["limit_usd"]) == (
+            2,
+            "budget_exceeded",
+            None,
+            0,
+        )
+        assert "Your organisation's budget ($0.00) has -$0.0" in err
+        assert asked(peer) == 1
+
+
+@pytest.mark.parametrize("amount", ["-1", "nan", "inf", "1e400", "ten", "0.00000000001", ""])
+async def test_what_is_no_amount_is_refused_before_anything_is_opened(amount: str, edge_home: Path) -> None:
+    status, out, err = await run(environ(edge_home), "chat", "--max-cost", amount, "hello")
+    assert (status, out) == (2, "")
+    assert "Invalid value for '--max-cost': must be " in err
 
 
 @pytest.mark.parametrize("words", WAYS, ids=" ".join)

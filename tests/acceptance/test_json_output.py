@@ -24,6 +24,8 @@ pytestmark = pytest.mark.acceptance
 IDS = {
     "archive": ("session", "{}"),
     "audit": ("member", "--user {}"),
+    "budgets remove": ("budget", "{}"),
+    "budgets set": ("key", "1 --key {}"),
     "chat": ("session", "--session {} --agent guide hello"),
     "keys activate": ("key", "{}"),
     "keys deactivate": ("key", "{}"),

@@ -70,6 +70,7 @@ RUNS = {
     "accounts list": OPENED,
     "agents list": OPENED | CLIENT | {".backends.kinds.openai"},  # whose health is asked
     "audit": OPENED,
+    "budgets list": OPENED,
     "completion bash": set[str](),
     "connect codex --print": {"asyncio", "tomlkit"},
     "help": set[str](),
@@ -79,13 +80,17 @@ RUNS = {
     "models list": OPENED | CLIENT | {".backends.kinds.openai"},
     "organization show": OPENED | {".presentation.models"},
     "preferences show": OPENED,
+    "providers list": OPENED,
     "secrets generate": {"asyncio"},
     "sessions list": OPENED,
     "status": set[str](),
     "stop": set[str](),
     "tokens list": OPENED,
+    "terms list": OPENED,
     "turns list": OPENED,
+    "usage --by agent": OPENED,
 }
+MISTAKES = ("budgets set ten", "budgets plan", "chat --max-cost nan hello", "usage --by horses", "usage --limit 0")
 # Only where there is something to show, as others may have left it in the same home.
 WHERE_SHOWN = {"preferences show": {".presentation.models"}}
 # Not tried here: what asks a provider, changes what other tests use, or serves; the help of each is.
@@ -114,7 +119,7 @@ LONGEST_PATTERN = 200  # characters
 _WITH_LIBRARIES = {"agentapi_mcp.client", "agentapi_mcp.stores.redis", "agentapi_mcp.testing"}
 
 
-async def run(program: str, home: Path, command: str) -> str:
+async def run(program: str, home: Path, command: str, status: int = 0) -> str:
     """Run a command in a process of its own, and return what the program says on stderr in the end."""
     environ = {
         "AGENTAPI_HOME": str(home),
@@ -130,7 +135,7 @@ async def run(program: str, home: Path, command: str) -> str:
     )
     _, err = await process.communicate()
     said, _, last = err.decode().rpartition("\n# ")
-    assert process.returncode == 0, said
+    assert process.returncode == status, said
     return last
 
 
@@ -149,6 +154,12 @@ async def test_the_help_of_a_command_imports_nothing_that_is_heavy_and_little_el
     names = (await run(_PROGRAM, edge_home, f"{command} --help")).split()
     assert {name.removeprefix(agentapi_mcp.__name__) for name in names} & HEAVY == set()
     assert sum(name.startswith(agentapi_mcp.__name__) for name in names) < MOST_FOR_HELP
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_a_mistake_is_told_before_anything_heavy_is_imported(mistake: str, edge_home: Path) -> None:
+    names = (await run(_PROGRAM, edge_home, mistake, status=2)).split()
+    assert {name.removeprefix(agentapi_mcp.__name__) for name in names} & HEAVY == set()
 
 
 @pytest.mark.parametrize("command", RUNS)

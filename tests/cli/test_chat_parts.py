@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,17 @@ def test_a_total_says_how_many_costs_are_not_in_it() -> None:
         "droid: 3 answers, $1.25 and 1 unknown",
         "Together: 3 answers, tokens in: 33, out: unknown, $1.25 and 1 unknown.",
     ]
+
+
+def test_what_is_left_after_the_last_answer_is_told_with_the_sum_and_in_short_in_a_bill() -> None:
+    bills, state = Bills(), {"scope": "member", "period": "day", "hard": True, "limit_usd": 2.0, "left_usd": 1.5}
+    bills.add(reply(0.5).turn | {"budget": {**state, "renews_at": "2026-12-01T00:00:00Z"}})
+    assert bills.summary()[-1] == "$1.50 left of your daily budget; it renews at 2026-12-01 00:00 UTC."
+    told = replace(reply(0.5), bill="droid · $0.50 · $1.50 left of your daily budget")
+    assert "$1.50 left of your daily budget" in bills.line(told, 120)
+    assert "$1.50 left · total $0.5]" in bills.line(told, 45)
+    bills.add(reply(0.5).turn)
+    assert bills.summary()[-1].startswith("Together: 2 answers")
 
 
 def test_what_nobody_knows_is_no_zero() -> None:

@@ -25,7 +25,7 @@ from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.single import chat
 from agentapi_mcp.cli.main import main
 from agentapi_mcp.cli.outputs import json_text, print_json, table
-from agentapi_mcp.cli.replies import ChatReply
+from agentapi_mcp.cli.replies import ChatReply, Fields
 from agentapi_mcp.cli.terminal import (
     CleanStream,
     cleaned,
@@ -164,6 +164,10 @@ class HostileClient(ChatClient):
             joined=self.text,
             turn={self.text: self.text},
         )
+
+    @override
+    async def estimate(self, options: ChatOptions, message: str) -> Fields:
+        return {"text": self.text}
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -1,24 +1,38 @@
 """A Python program that asks agents: over HTTP and over stdio, with real servers."""
 
 import asyncio
+import math
 import re
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 from uuid import uuid4
 
 import pytest
 
 import agentapi_mcp
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
-from agentapi_mcp.client import AgentClient, Answer, ConnectionLostError, RefusedError, Turn, TurnError
+from agentapi_mcp.client import (
+    AgentClient,
+    Answer,
+    BudgetExceededError,
+    BudgetLeft,
+    ConnectionLostError,
+    RefusedError,
+    Turn,
+    TurnError,
+)
+from agentapi_mcp.client.connections import ChatOptions
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import TurnOut
+from agentapi_mcp.presentation.output_model import OutputModel
 from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import Edge, open_edge
+from tests.support.databases import Seed
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.residents import asked
@@ -208,7 +222,45 @@ async def test_what_no_message_can_hold_is_refused_alone(edge_home: Path) -> Non
         other = scene.ask()
         with pytest.raises(RefusedError, match="half of a character"):
             await scene.agents.chat("bad \ud800", agent="droid")
+        for number in (math.nan, math.inf):
+            with pytest.raises(RefusedError, match="nothing was sent"):
+                await scene.agents.chat("unbounded", agent="droid", max_cost_usd=number)
+        with pytest.raises(RefusedError, match="max_cost_usd must be a number of at least 0"):
+            await scene.agents.chat("unbounded", agent="droid", max_cost_usd=-1)
         assert (await other).status == "completed"
+
+
+async def test_what_a_message_may_cost_is_told_and_bounded(seed: Seed) -> None:
+    options = McpOptions(toolsets=frozenset({"core", "admin"}))
+    async with (
+        seed.started("client-") as server,
+        open_edge(server.home, OpenAIPeer(), options) as edge,
+        over_http(edge) as agents,
+    ):
+        how: ChatOptions = {"agent": "droid", "max_tokens": 1000}
+        estimate = await agents.estimate("hello", **how)
+        cost = estimate.estimated_cost_usd
+        assert cost is not None
+        assert (estimate.agent, estimate.budget, estimate.error) == ("droid", None, None)
+        with pytest.raises(BudgetExceededError, match="that you allow") as beyond:
+            await agents.chat("hello", **{**how, "max_cost_usd": cost / 2})
+        refused = beyond.value
+        assert (refused.needed_usd, refused.max_cost_usd, refused.budget) == (cost, cost / 2, None)
+        assert (refused.code, refused.retryable) == ("budget_exceeded", False)
+
+        await agents.call("set_budget", {"limit_usd": cost / 4, "period": "total"})
+        left = BudgetLeft(
+            scope="organization", period="total", hard=True, limit_usd=cost / 4, left_usd=cost / 4, renews_at=None
+        )
+        with pytest.raises(BudgetExceededError, match=r"has .* left, and") as over:
+            await agents.chat("hello", **how)
+        assert (over.value.needed_usd, over.value.max_cost_usd, over.value.budget) == (cost, None, left)
+        estimate = await agents.estimate("hello", **how)
+        assert estimate.budget == left
+        assert estimate.error is not None
+        assert estimate.error.code == "budget_exceeded"
+        assert estimate.text.endswith("The budget has no room for it: it would be refused. Nothing was asked.")
+        assert asked(edge.peer) == 0
 
 
 async def test_a_message_that_is_asked_anew_has_a_key_too(edge_home: Path) -> None:
@@ -363,12 +415,25 @@ async def test_the_example_of_the_documentation_answers(edge_home: Path, tmp_pat
 
 
 def test_the_fields_of_a_turn_are_those_of_the_tools() -> None:
-    ours, theirs = (model.model_json_schema() for model in (Turn, TurnOut))
-    assert _types(ours) == _types(theirs)
+    assert _types(Turn) == _types(TurnOut)
+    # Those that no schema names, too.
+    for part in ("budget", "estimated_cost_usd", "usage"):
+        ours, theirs = (model.model_fields[part].annotation for model in (Turn, TurnOut))
+        assert _fields(ours) == _fields(theirs)
+    assert Turn.model_fields.keys() == TurnOut.model_fields.keys()
 
 
-def _types(schema: Mapping[str, object]) -> object:
+def _fields(annotation: object) -> object:
+    """Return the types of the fields of a model, which may be None; a plain type stays as it is."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, OutputModel):
+            return {name: field.annotation for name, field in each.model_fields.items()}
+    return annotation
+
+
+def _types(model: type[OutputModel]) -> object:
     """Return a schema without titles and descriptions, its parts in place of the references to them."""
+    schema = model.model_json_schema()
     parts = as_object(schema.get("$defs"))
 
     def plain(value: object) -> object:

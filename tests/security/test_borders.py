@@ -113,6 +113,7 @@ def tool_attempts(loot: Loot) -> Mapping[str, list[dict[str, object]]]:
         ],
         "get_health": [{}],
         "get_organization": [{}],
+        "get_usage": [{}, {"by": "session"}, {"by": "agent", "whose": "organization"}, {"by": "member"}],
         "list_budgets": [{}],
         "set_budget": [{"limit_usd": 1, "scope": "agent", "subject": loot.canary}],
         "remove_budget": [{"budget_id": loot.turn_id}],
@@ -197,10 +198,12 @@ async def test_every_resource_template_and_completion_is_tried(link: str, edge_h
                     said, never = [
                         await outcome(client.read_resource(filled(template, which))) for which in (loot, nobodys)
                     ]
-                    assert said.startswith("error")
+                    # Everybody has usage of their own.
+                    assert said.startswith("error") or "{period}" in template
                     assert masked(said, loot) == masked(never, nobodys)
+                    assert set_of_words(said, loot) <= {loot.session_id}
                     reference = ResourceTemplateReference(type="ref/resource", uri=template)
-                    await complete_all(client, reference, ["session_id", "query", "cursor"], loot)
+                    await complete_all(client, reference, ["session_id", "query", "cursor", "period"], loot)
                 for prompt in (await client.list_prompts()).prompts:
                     reference = PromptReference(type="ref/prompt", name=prompt.name)
                     names = [argument.name for argument in prompt.arguments or []]
@@ -222,6 +225,7 @@ def filled(template: str, loot: Loot) -> str:
     """Fill in a template with what is hers."""
     uri = template.replace("{session_id}", loot.session_id).replace("{?cursor}", f"?cursor={loot.transcript_cursor}")
     uri = uri.replace("{?query,cursor}", f"?cursor={loot.list_cursor}")
+    uri = uri.replace("{period}", "year")
     assert "{" not in uri, "a template of a form that is not tried here"
     return uri
 
@@ -272,7 +276,9 @@ async def test_nobody_hears_that_something_happened_in_her_sessions(
 
 async def of_transcripts(client: Client) -> list[str]:
     templates = (await client.list_resource_templates()).resource_templates
-    return [one.uri_template for one in templates if "cursor" not in one.uri_template]
+    return [
+        one.uri_template for one in templates if "session_id" in one.uri_template and "cursor" not in one.uri_template
+    ]
 
 
 async def test_her_tasks_are_there_for_nobody_else(edge_home: Path, tmp_path: Path) -> None:

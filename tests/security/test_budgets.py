@@ -9,6 +9,7 @@ import pytest
 
 from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.budgets.models import BudgetKind
+from agentapi_mcp.presentation.errors import ERROR_META_KEY
 from tests.support.connect import call, fields_of, text_of
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.tenants import tenants
@@ -93,11 +94,15 @@ async def test_a_message_is_estimated_without_asking_and_bounded_by_its_caller(e
         assert (fields["status"], fields["turn_id"], fields["session_id"]) == ("estimated", "", "")
         assert not fields["asked"]
         cost = cast("float", fields["estimated_cost_usd"])
+        assert as_object(fields["error"])["code"] == "budget_exceeded"
         assert 0.001 < cost < 1
-        assert "would refuse it" in text_of(estimated)
+        assert "more than the $0.001 allowed: it would be refused" in text_of(estimated)
         refused = await call(ann, "chat", **message, max_cost_usd=0.001)
         assert refused.is_error
-        assert "more than max_cost_usd ($0.001)" in text_of(refused)
+        assert "more than the $0.001 that you allow" in text_of(refused)
+        told = as_object((refused.meta or {})[ERROR_META_KEY])
+        assert (told["code"], told["retryable"]) == ("budget_exceeded", False)
+        assert (told["needed_usd"], told["max_cost_usd"], told["budget"]) == (cost, 0.001, None)
         assert (len(asked_of(here.peer)), text_of(await call(ann, "list_sessions"))) == (asked, sessions)
         answered = fields_of(await call(ann, "chat", **message, max_cost_usd=cost))
         assert cast("float", answered["cost_usd"]) < cost

@@ -45,6 +45,14 @@ SELECT s.id, s.user_id, s.org_id FROM public.chat_sessions s
   LEFT JOIN agentapi.session_facts f ON f.session_id = s.id WHERE f.session_id IS NULL
 """
 _UNSAID_NOW: LiteralString = _UNSAID.replace("s.org_id FROM", "s.org_id, now() FROM")
+# One policy for all commands, also for reading: what a budget says is for everybody is read with another role.
+BUDGETS: dict[str, LiteralString] = {
+    "SELECT": "SELECT FROM agentapi.budgets",
+    "INSERT": "INSERT INTO agentapi.budgets (org_id, scope, period, hard, limit_nanos, by_operator) "
+    "VALUES (agentapi.bound_organization(), 'organization', 'day', true, 0, false)",
+    "UPDATE": "UPDATE agentapi.budgets SET limit_nanos = 1",
+    "DELETE": "DELETE FROM agentapi.budgets",
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,10 @@ CASES = (
         (CHAT,),
         "INSERT INTO public.chat_messages (session_id, role, content) SELECT id, 'user', 'more' "
         "FROM public.chat_sessions",
+    ),
+    *(
+        Case("agentapi.budgets", command, ("agentapi_writer",), (EDIT_ORGANIZATION,), statement)
+        for command, statement in BUDGETS.items()
     ),
     Case("agentapi.turns", "SELECT", ("agentapi_writer_read",), (), "SELECT FROM agentapi.turns"),
     Case(
@@ -230,7 +242,7 @@ class _UndoError(Exception):
 
 
 async def make_rows(database: Database) -> Principal:
-    """Make a member of an organisation who has sessions, messages, turns, a key, a task and what is said of them."""
+    """Make a member of an organisation with a budget, who has sessions, turns, a key, a task and facts."""
     ann = Principal(UserId(new_id()), OrgId(new_id()))
     agent_id = AgentId(new_id())
     async with database.as_system("test") as connection:
@@ -242,6 +254,11 @@ async def make_rows(database: Database) -> Principal:
             ann.user_id,
         )
         await connection.execute("INSERT INTO public.agents (id, name, type) VALUES ($1, 'guide', 'guide')", agent_id)
+        await connection.execute(
+            "INSERT INTO agentapi.budgets (org_id, scope, period, hard, limit_nanos, by_operator) "
+            "VALUES ($1, 'organization', 'month', true, 1000000000000, false)",
+            ann.org_id,
+        )
     new = new_turn(agent_id, "hello", key="one")
     await PostgresTurns(database).begin(ann, new)
     sent = Sent(has_key=True, in_session=False)

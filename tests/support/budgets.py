@@ -5,6 +5,8 @@ from decimal import Decimal
 from typing import Any, LiteralString
 from uuid import UUID
 
+import asyncpg
+
 from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.backends.events import Usage
 from agentapi_mcp.core.budgets.models import NANOS, BudgetKind, BudgetScope, ExpectedRates, Expense
@@ -27,12 +29,36 @@ def rates(input_price: Decimal | None, output_nanos: int | None) -> tuple[Expect
 # Ten cents for each turn.
 EXPENSE = Expense(rates=rates(Decimal(0), 10 * CENT))
 ORGANIZATION, MEMBER = BudgetKind(), BudgetKind(scope=BudgetScope.MEMBER)
+# Makes a period `$2` slices, and divides what is left of it at random: as turns that would wait for each other do.
+_DIVIDE: LiteralString = """
+INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts, slice, limit_nanos)
+SELECT p.budget_id, p.org_id, p.holder, p.starts, n, p.limit_nanos
+  FROM agentapi.budget_periods p, generate_series(1, $2 - 1) n WHERE p.budget_id = $1 AND p.slice = 0
+ON CONFLICT DO NOTHING
+"""
+_SHARE: LiteralString = """
+WITH points AS (
+    SELECT p.id, p.org_id, p.holder, p.starts, p.slice, p.spent_nanos + p.reserved_nanos AS used,
+           hashint8extended(p.slice, $2) & 255 AS weight FROM agentapi.budget_periods p WHERE p.budget_id = $1
+), left_of AS (
+    SELECT w.org_id, w.holder, w.starts, sum(w.weight) + 1 AS weights,
+           (SELECT b.limit_nanos FROM agentapi.budgets b WHERE b.id = $1) - sum(w.used) AS nanos
+      FROM points w GROUP BY 1, 2, 3
+)
+UPDATE agentapi.budget_periods p SET share_nanos = w.used + greatest(div(l.nanos * w.weight, l.weights), 0),
+       limit_nanos = (SELECT b.limit_nanos FROM agentapi.budgets b WHERE b.id = $1)
+  FROM points w JOIN left_of l USING (org_id, holder, starts) WHERE p.id = w.id
+"""
 # What must be so at any time: the running turns hold what is reserved, and no hard limit is exceeded by that alone.
 _HELD: LiteralString = """
 SELECT p.reserved_nanos AS reserved,
        (SELECT coalesce(sum(t.reserved_nanos), 0) FROM agentapi.turns t
          WHERE p.id = ANY (t.budget_periods) AND t.status IN ('running', 'input_required')) AS held
   FROM agentapi.budget_periods p WHERE p.org_id = ANY($1::uuid[])
+"""
+_SHARED: LiteralString = """
+SELECT p.budget_id FROM agentapi.budget_periods p JOIN agentapi.budgets b ON b.id = p.budget_id AND b.hard
+ GROUP BY p.budget_id, p.org_id, p.holder, p.starts HAVING sum(p.share_nanos) > max(p.limit_nanos)
 """
 
 
@@ -86,16 +112,27 @@ class BudgetScene:
         """Return what is spent, what is reserved, and of how many turns the cost is unknown, for each period."""
         await self.check()
         rows = await self.read(
-            "SELECT spent_nanos, reserved_nanos, unpriced FROM agentapi.budget_periods WHERE budget_id = $1 "
-            "ORDER BY starts, spent_nanos",
+            "SELECT sum(spent_nanos) AS spent_nanos, sum(reserved_nanos) AS reserved_nanos, sum(unpriced) AS unpriced "
+            "FROM agentapi.budget_periods WHERE budget_id = $1 GROUP BY org_id, holder, starts ORDER BY starts, 1",
             budget,
         )
         return [(row["spent_nanos"], row["reserved_nanos"], row["unpriced"]) for row in rows]
 
     async def check(self) -> None:
-        """Check that nothing is reserved but what running turns hold."""
+        """Check that nothing is reserved but what running turns hold, and no more is shared than there is."""
         for row in await self.read(_HELD, [self.ann.org_id, self.bo.org_id]):
             assert row["reserved"] == row["held"]
+        assert await self.read(_SHARED) == []
+
+
+async def divide(owner_url: str, budget: UUID, slices: int, seed: int) -> None:
+    """Divide all periods of a budget, with a login that may write them; what is left is shared by the seed."""
+    owner = await asyncpg.connect(owner_url)
+    try:
+        await owner.execute(_DIVIDE, budget, slices)
+        await owner.execute(_SHARE, budget, seed)
+    finally:
+        await owner.close()
 
 
 async def budget_scene(database: Database) -> BudgetScene:

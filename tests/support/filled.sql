@@ -26,7 +26,8 @@ INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, ag
 ALTER TABLE agentapi.turns ENABLE TRIGGER check_shares;
 INSERT INTO agentapi.providers (id, name, description) VALUES ('house', 'House', 'é');
 INSERT INTO agentapi.terms (kind, id, name, color) VALUES ('interaction_type', 'house', 'House', '#123456');
-SELECT agentapi.enter(agentapi.entry_of(t)) FROM agentapi.turns t WHERE t.status = 'completed';
+SELECT agentapi.enter(jsonb_populate_record(agentapi.entry_of(t), jsonb_build_object('person', :other)))
+  FROM agentapi.turns t WHERE t.status = 'completed';
 INSERT INTO agentapi.budgets (id, org_id, scope, subject, user_id, period, hard, limit_nanos, by_operator)
     VALUES (:user, :org, 'user', :user, :user, 'month', true, 1000000000000000000, true);
 INSERT INTO agentapi.budget_periods (id, budget_id, org_id, holder, starts, spent_nanos, reserved_nanos)

@@ -32,6 +32,7 @@ from agentapi_mcp.core.catalogue.health import Part
 from agentapi_mcp.core.catalogue.models import CatalogueFile
 from agentapi_mcp.core.catalogue.organizations import Organizations
 from agentapi_mcp.core.catalogue.replicas import Replicas
+from agentapi_mcp.core.catalogue.terms import Terms
 from agentapi_mcp.core.catalogue.undeclared import UndeclaredAgents
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.conversations.facts import Facts
@@ -47,6 +48,7 @@ from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.tasks import PostgresTasks
+from agentapi_mcp.stores.postgres.terms import PostgresTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ async def open_services(
             agents=agents.agents,
             undeclared_agents=UndeclaredAgents(catalogue, base.audit),
             budgets=Budgets(PostgresBudgets(base.database), catalogue, base.audit),
+            terms=Terms(PostgresTerms(base.database), base.audit),
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
             memberships=Memberships(PostgresMembers(base.database), clock, base.audit, file.sign_in.roles),
             clients=Clients(shared.clients, agents.policy, clock),

@@ -20,6 +20,7 @@ AgentApiError
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -140,9 +141,17 @@ class LimitExceededError(CallerError):
 
 
 class BudgetExceededError(LimitExceededError):
-    """A budget, or what the caller set for one message, lacks what it may cost; the same message is refused again."""
+    """A budget, or what the caller set for one message, lacks what it may cost; the same message is refused again.
 
+    `details` are for programs, as JSON: `needed_usd`, null where it is not known, and `max_cost_usd` or `budget`.
+    """
+
+    code = "budget_exceeded"
     retryable = False
+
+    def __init__(self, message: str, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or {}
 
 
 class ConfigurationError(AgentApiError):

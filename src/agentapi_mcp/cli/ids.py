@@ -32,6 +32,7 @@ TURN = IdKind("turn", "turns list")
 TOKEN = IdKind("token", "tokens list")
 KEY = IdKind("key", "keys list")
 MEMBER = IdKind("member", "members list")
+BUDGET = IdKind("budget", "budgets list")
 
 
 def short_id(id_: str) -> str:

@@ -8,9 +8,15 @@ import click
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError
-from agentapi_mcp.core.budgets.amounts import parse_amount
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
+
+TYPE_CHECKING = False  # type checkers take it for true; most commands take no amount
+if TYPE_CHECKING:
+    from agentapi_mcp.core.budgets import amounts
+else:
+    amounts = LazyModule("agentapi_mcp.core.budgets.amounts")
 
 
 class Dollars(click.ParamType[Decimal]):
@@ -24,7 +30,7 @@ class Dollars(click.ParamType[Decimal]):
         if isinstance(value, Decimal):
             return value
         try:
-            return parse_amount(str(value), "")
+            return amounts.parse_amount(str(value), "")
         except InvalidRequestError as exc:
             self.fail(exc.message, param, ctx)
 

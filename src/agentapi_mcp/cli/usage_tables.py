@@ -14,6 +14,7 @@ COLUMNS = ("TURNS", "FAILED", "TOKENS IN", "OUT", "P50", "P95", "COST", "UNPRICE
 _CSV = (
     *("key", "label", "turns", "errors", "unpriced", "agents", "minutes", "input_tokens", "output_tokens"),
     *("cached_tokens", "reasoning_tokens", "cost_usd", "latency_p50_ms", "latency_p95_ms", "last_used_at"),
+    *("reported_interactions", "reported_input_tokens", "reported_output_tokens", "reported_cost_usd"),
 )
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@")
@@ -77,6 +78,10 @@ def _csv_row(row: UsageRow) -> dict[str, object]:
         "unpriced": sums.unpriced,
         "agents": sums.agents,
         "minutes": f"{sums.busy.total_seconds() / 60:.3f}",
+        "reported_interactions": sums.reported.interactions,
+        "reported_input_tokens": sums.reported.input_tokens,
+        "reported_output_tokens": sums.reported.output_tokens,
+        "reported_cost_usd": f"{sums.reported.cost_usd:f}",
         "input_tokens": sums.input_tokens,
         "output_tokens": sums.output_tokens,
         "cached_tokens": sums.cached_tokens,

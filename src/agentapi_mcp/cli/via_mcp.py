@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import BackendError, BackendFault, InvalidRequestError
+from agentapi_mcp import client
+from agentapi_mcp.base.errors import BackendError, BackendFault, BudgetExceededError, InvalidRequestError
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.json_values import as_member
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chat.clients import ChatClient, Following
 from agentapi_mcp.cli.chat.options import ChatOptions
-from agentapi_mcp.cli.replies import ChatReply, in_commands, to_reply
+from agentapi_mcp.cli.replies import ChatReply, Fields, in_commands, to_reply
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.client import (
     AgentClient,
@@ -152,6 +153,10 @@ class McpChatClient(ChatClient):
                 raise
         return to_reply(in_commands(turn.model_dump()), options.request(message))
 
+    @override
+    async def estimate(self, options: ChatOptions, message: str) -> Fields:
+        return {**await self._call("chat", {**_arguments(options, message), "estimate": True})}
+
     async def _call(self, tool: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
         return await self._read(lambda agents: agents.call(tool, arguments))
 
@@ -199,6 +204,8 @@ def _told() -> Generator[None]:
             raise
         if isinstance(reason, ConnectionLostError):
             raise BackendError(BackendFault.CONNECTION, str(reason), next_step=_after_loss(reason)) from exc
+        if isinstance(reason, client.BudgetExceededError):
+            raise BudgetExceededError(str(reason), reason.details) from exc
         fault = as_member(BackendFault, reason.fault) if isinstance(reason, RefusedError) else None
         if fault is not None:
             # What it says names the next step already.

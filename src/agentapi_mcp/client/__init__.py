@@ -2,8 +2,8 @@
 
 from agentapi_mcp.client.answers import Answer
 from agentapi_mcp.client.connections import AgentClient, connect
-from agentapi_mcp.client.errors import ClientError, ConnectionLostError, RefusedError, TurnError
-from agentapi_mcp.client.turns import Turn, Usage
+from agentapi_mcp.client.errors import BudgetExceededError, ClientError, ConnectionLostError, RefusedError, TurnError
+from agentapi_mcp.client.turns import BudgetLeft, Estimate, Turn, Usage
 from agentapi_mcp.presentation.models import AgentOut as Agent
 from agentapi_mcp.presentation.models import CancelOut as Cancelled
 from agentapi_mcp.presentation.models import ModelOut as Model
@@ -15,9 +15,12 @@ __all__ = [
     "Agent",
     "AgentClient",
     "Answer",
+    "BudgetExceededError",
+    "BudgetLeft",
     "Cancelled",
     "ClientError",
     "ConnectionLostError",
+    "Estimate",
     "Model",
     "Rated",
     "Recorded",

@@ -21,6 +21,7 @@ from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.client.answers import Answer
 from agentapi_mcp.client.errors import ConnectionLostError
 from agentapi_mcp.client.refusals import Refusals
+from agentapi_mcp.client.turns import Estimate
 from agentapi_mcp.client.wire import Wire
 from agentapi_mcp.environ import environment
 from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, RatingOut, RecordedOut, SessionOut
@@ -43,6 +44,7 @@ class ChatOptions(TypedDict, total=False):
     system_prompt: str | None
     temperature: float | None
     max_tokens: int | None
+    max_cost_usd: float | None
     idempotency_key: str | None
     new: bool | None
     retry: bool | None
@@ -94,6 +96,10 @@ class AgentClient:
             # A key that nobody else has asks anew by itself, and finds the turn where the connection is lost.
             arguments |= {"idempotency_key": str(uuid4()), "new": None}
         return Answer(self._wire, "chat", arguments)
+
+    async def estimate(self, message: str, **options: Unpack[ChatOptions]) -> Estimate:
+        """Return what a message may cost and what is left for it, without asking anybody."""
+        return Estimate.model_validate(await self._wire.call("chat", {"message": message, **options, "estimate": True}))
 
     def ask(self, arguments: Mapping[str, object]) -> Answer:
         """Call the tool `chat` with these arguments alone: the same message may join the turn of an earlier call."""

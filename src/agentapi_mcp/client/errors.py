@@ -2,6 +2,7 @@
 
 ClientError
 ├── RefusedError         the server refused the call, in words that say why
+│   └── BudgetExceededError  a budget, or the `max_cost_usd` of the message, lacks what it may cost
 ├── TurnError            the turn ended without a whole answer; it has the turn, with its bill
 └── ConnectionLostError  what became of the turn is not known here: it is taken up again by its id
 """
@@ -9,7 +10,7 @@ ClientError
 from collections.abc import Mapping
 
 from agentapi_mcp.base.json_values import as_text
-from agentapi_mcp.client.turns import Turn
+from agentapi_mcp.client.turns import BudgetLeft, Turn
 
 
 class ClientError(Exception):
@@ -24,28 +25,47 @@ class RefusedError(ClientError):
 
     def __init__(self, message: str, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self._details = details or {}
+        self.details = details or {}
 
     @property
     def code(self) -> str | None:
         """The stable name of the kind of refusal, such as `not_found`; None: the server gave none."""
-        return as_text(self._details.get("code"))
+        return as_text(self.details.get("code"))
 
     @property
     def fault(self) -> str | None:
         """The class of the fault where the agent is what cannot be used, such as `backend_missing`; else None."""
-        return as_text(self._details.get("fault"))
+        return as_text(self.details.get("fault"))
 
     @property
     def retryable(self) -> bool:
         """Whether the same call may succeed later."""
-        return self._details.get("retryable") is True
+        return self.details.get("retryable") is True
 
     @property
     def retry_after_seconds(self) -> float | None:
         """When to come back; None: the server does not say."""
-        seconds = self._details.get("retry_after_seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+        return _number(self.details.get("retry_after_seconds"))
+
+
+class BudgetExceededError(RefusedError):
+    """A budget, or the `max_cost_usd` of a message, lacks what it may cost in US dollars; nobody was asked."""
+
+    @property
+    def needed_usd(self) -> float | None:
+        """What the message may cost at most; None: that is not known."""
+        return _number(self.details.get("needed_usd"))
+
+    @property
+    def max_cost_usd(self) -> float | None:
+        """The `max_cost_usd` that lacks it; None: a budget does."""
+        return _number(self.details.get("max_cost_usd"))
+
+    @property
+    def budget(self) -> BudgetLeft | None:
+        """The budget that lacks it, with what is left of it and when it renews; None: it is `max_cost_usd`."""
+        budget = self.details.get("budget")
+        return None if budget is None else BudgetLeft.model_validate(budget)
 
 
 class TurnError(ClientError):
@@ -83,3 +103,13 @@ class ConnectionLostError(ClientError):
         super().__init__(message)
         self.turn_id = turn_id
         self.idempotency_key = idempotency_key
+
+
+def refused(message: str, details: Mapping[str, object]) -> RefusedError:
+    """Return a refusal as the class of its kind."""
+    kind = BudgetExceededError if details.get("code") == "budget_exceeded" else RefusedError
+    return kind(message, details)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

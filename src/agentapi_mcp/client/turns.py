@@ -32,7 +32,10 @@ class Step(OutputModel):
 
 
 class BudgetLeft(OutputModel):
-    """What was left of the tightest budget of a turn when it ended; `renews_at` is None where it never does."""
+    """What is left of a budget, in a bill of the tightest when the turn ended; `renews_at` is None where it never does.
+
+    It is less than nothing where turns cost more than they had reserved. Amounts are US dollars.
+    """
 
     scope: str
     period: str
@@ -70,13 +73,29 @@ class Turn(OutputModel):
     time_to_first_token_ms: int | None
     model_used: str | None
     provider: str | None
-    budget: BudgetLeft | None
+    budget: Unlisted[BudgetLeft | None] = None
     route: list[Step]
-    estimated_cost_usd: float | None
+    estimated_cost_usd: Unlisted[float | None] = None
     history_dropped: int
     warning: str | None
     end_reason: str | None
     saved: bool
     transcript_uri: str
     next_step: str | None
+    error: FaultOut | None
+
+
+class Estimate(OutputModel):
+    """What a message may cost, in US dollars; nobody was asked, and nothing is stored.
+
+    `estimated_cost_usd` is an upper bound in most cases, None where it is not known. `budget` is the one that would
+    refuse the message, else the tightest, and `error` says why it would be refused; None: it would not.
+    """
+
+    text: str
+    agent: str
+    backend: str
+    model: str | None
+    estimated_cost_usd: float | None
+    budget: BudgetLeft | None
     error: FaultOut | None

@@ -21,7 +21,7 @@ from mcp_types import (
 )
 
 from agentapi_mcp.base.json_values import as_object
-from agentapi_mcp.client.errors import ClientError, ConnectionLostError, RefusedError
+from agentapi_mcp.client.errors import ClientError, ConnectionLostError, RefusedError, refused
 from agentapi_mcp.client.refusals import Refusals
 from agentapi_mcp.client.turns import Turn
 from agentapi_mcp.presentation.deltas import DELTA_META_KEY, DELTAS_META_KEY
@@ -95,12 +95,17 @@ class Wire:
         """
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            json.dumps(given, ensure_ascii=False).encode()
+            json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:
             raise RefusedError("An argument holds half of a character (a lone surrogate): nothing was sent.") from None
+        except ValueError:
+            # The SDK would send null in its place, as if the argument, perhaps a bound, were left out.
+            raise RefusedError(
+                "An argument is a number that JSON does not have (NaN, infinite): nothing was sent."
+            ) from None
         result = await self._answered(lambda client: client.call_tool(tool, given, meta=meta))
         if result.structured_content is None:
-            raise RefusedError(_text(result), as_object((result.meta or {}).get(ERROR_META_KEY)))
+            raise refused(_text(result), as_object((result.meta or {}).get(ERROR_META_KEY)))
         return cast("Mapping[str, Any]", result.structured_content)
 
     async def cancel(self, turn_id: str) -> CancelOut:
@@ -143,7 +148,7 @@ def as_error(exc: MCPError) -> ClientError:
     """Return what the server, or the SDK, answers instead of a result."""
     if exc.error.code == CONNECTION_CLOSED:
         return ConnectionLostError("The server is gone.")
-    return RefusedError(exc.error.message, as_object(exc.error.data))
+    return refused(exc.error.message, as_object(exc.error.data))
 
 
 def _text(result: CallToolResult) -> str:

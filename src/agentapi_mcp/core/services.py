@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentapi_mcp.core.catalogue.health import Health
     from agentapi_mcp.core.catalogue.means import Wallet
     from agentapi_mcp.core.catalogue.organizations import Organizations
+    from agentapi_mcp.core.catalogue.terms import Terms
     from agentapi_mcp.core.catalogue.undeclared import UndeclaredAgents
     from agentapi_mcp.core.clients.elicitations import Elicitations
     from agentapi_mcp.core.clients.preferences import Clients
@@ -54,6 +55,7 @@ class Services:
     agents: Agents
     undeclared_agents: UndeclaredAgents
     budgets: Budgets
+    terms: Terms
     organizations: Organizations
     memberships: Memberships
     clients: Clients

@@ -1,18 +1,27 @@
 """Budgets as JSON and in words."""
 
+from __future__ import annotations
+
 from decimal import Decimal
 
+from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.core.budgets.models import Budget, BudgetScope, BudgetState, Estimate
 from agentapi_mcp.core.budgets.words import dollars, name_budget, when_renewed
-from agentapi_mcp.presentation.models import BudgetOut
+
+TYPE_CHECKING = False  # type checkers take it for true; words alone need no models, which are slow to import
+if TYPE_CHECKING:
+    from agentapi_mcp.presentation import models
+else:
+    models = LazyModule("agentapi_mcp.presentation.models")
 
 _SCOPES = {BudgetScope.ORGANIZATION: "organization", BudgetScope.MEMBER: "each member"}
 
 
-def budget_out(budget: Budget) -> BudgetOut:
+def budget_out(budget: Budget) -> models.BudgetOut:
     """Serialize a budget."""
     kind = budget.kind
-    return BudgetOut(
+    return models.BudgetOut(
         id=str(budget.id),
         plan=kind.plan,
         scope=str(kind.scope),
@@ -61,6 +70,11 @@ def left_of(budget: BudgetState) -> str:
     return f"{dollars(budget.left_usd)} left of {name_budget(budget.scope, budget.period)}"
 
 
+def left_until(budget: BudgetState) -> str:
+    """Say in a sentence what is left of a budget, and when it renews."""
+    return f"{left_of(budget)}; {when_renewed(budget.renews_at)}."
+
+
 def budget_warning(budget: BudgetState | None) -> str:
     """Warn of a soft budget that is used up; of a hard one the refusal says so."""
     if budget is None or budget.hard or budget.left_usd > 0:
@@ -71,19 +85,24 @@ def budget_warning(budget: BudgetState | None) -> str:
 
 
 def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> str:
-    """Say what a message to an agent may cost, and who would refuse it."""
+    """Say what a message to an agent may cost, and whether it would be refused."""
     cost, budget = estimate.cost_usd, estimate.budget
     parts = [
-        f"What this message to {agent} may cost is not known beforehand; while it runs, it would hold "
-        f"{dollars(estimate.reserved_usd)} of its budgets."
+        f"What this message to {agent} may cost is not known beforehand; while it runs, "
+        f"{dollars(estimate.reserved_usd)} of its budgets would be reserved."
         if cost is None
         else f"This message to {agent} may cost up to about {dollars(cost)}."
     ]
-    if most is not None and (cost is None or cost > most):
-        parts.append(f"max_cost_usd ({dollars(most)}) would refuse it.")
     if budget is not None:
-        left = left_of(budget)
-        parts.append(f"{left[:1].upper()}{left[1:]}; {when_renewed(budget.renews_at)}.")
-    if estimate.refused:
-        parts.append("That budget would refuse it.")
-    return " ".join([*parts, "Nothing was asked."])
+        parts.append(left_until(budget))
+    return sentences(*parts, refusal_of(estimate, most), "Nothing was asked.")
+
+
+def refusal_of(estimate: Estimate, most: Decimal | None) -> str:
+    """Say why a message would be refused, empty if it would not; `most` is what its caller allows."""
+    cost = estimate.cost_usd
+    if most is not None and cost is None:
+        return f"Nobody can say that it costs no more than the {dollars(most)} allowed: it would be refused."
+    if most is not None and cost is not None and cost > most:
+        return f"It may cost more than the {dollars(most)} allowed: it would be refused."
+    return "The budget has no room for it: it would be refused." if estimate.refused else ""

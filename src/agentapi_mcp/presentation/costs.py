@@ -6,24 +6,13 @@ The tokens are in `usage`, and all else is beside it. Amounts are US dollars, ti
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ConfigDict, create_model
+from pydantic import create_model
 
 from agentapi_mcp.base.json_records import from_json, to_json
 from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.backends.events import Usage
 from agentapi_mcp.core.conversations.models import TurnCost
 from agentapi_mcp.presentation.output_model import OutputModel, fields_of
-
-
-def _says_no_more(schema: dict[str, Any]) -> None:
-    """Leave out what a schema allows anyway."""
-    del schema["additionalProperties"]
-
-
-class _UsageOut(OutputModel):
-    """The tokens; counts that no schema names are beside those that it does."""
-
-    model_config = ConfigDict(extra="allow", json_schema_extra=_says_no_more)
 
 
 def cost_json(cost: TurnCost) -> dict[str, object]:
@@ -43,4 +32,4 @@ def cost_fields() -> dict[str, Any]:
     published, usage = fields_of(TurnCost), fields_of(Usage)
     del published["usage"]
     amount = usage.pop("cost_usd")
-    return {"usage": create_model("UsageOut", __base__=_UsageOut, **usage), "cost_usd": amount, **published}
+    return {"usage": create_model("UsageOut", __base__=OutputModel, **usage), "cost_usd": amount, **published}

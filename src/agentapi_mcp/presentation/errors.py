@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from agentapi_mcp.base.errors import (
     AgentApiError,
     BackendError,
+    BudgetExceededError,
     CallerError,
     ConflictError,
     NextStep,
@@ -41,7 +42,7 @@ def explain_error(error: AgentApiError, words: ErrorWords) -> str:
 
 
 def error_fields(error: AgentApiError) -> dict[str, object]:
-    """Return an error for programs: its stable code, and what is known of a repetition; `fault` is an agent's."""
+    """Return an error for programs: its stable code, whether to repeat it, and what its kind has more."""
     is_agents = isinstance(error, BackendError)
     fields: dict[str, object] = {
         "code": error.code,
@@ -49,6 +50,8 @@ def error_fields(error: AgentApiError) -> dict[str, object]:
     }
     if is_agents:
         fields["fault"] = str(error.fault)
+    if isinstance(error, BudgetExceededError):
+        fields |= error.details
     seconds = retry_after_seconds(error)
     if seconds is not None:
         fields["retry_after_seconds"] = seconds

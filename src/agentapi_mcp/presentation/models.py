@@ -62,7 +62,7 @@ class TurnOut(_TurnWithCost):
     ids are empty, and `estimated_cost_usd` is what it may cost.
     """
 
-    estimated_cost_usd: float | None
+    estimated_cost_usd: Unlisted[float | None]
     history_dropped: int
     warning: str | None
     end_reason: str | None
@@ -108,7 +108,7 @@ class AgentOut(OutputModel):
     missing: list[str]
     default_model: str | None
     models: list[str]
-    usage: dict[str, object]
+    usage: Unlisted[dict[str, object]]
 
 
 class AgentsOut(OutputModel):
@@ -156,7 +156,7 @@ class SessionOut(OutputModel):
     agent: str | None
     model: str | None
     message_count: int | None
-    usage: dict[str, object]
+    usage: Unlisted[dict[str, object]]
     created_at: str
     last_message_at: str | None
     status: Unlisted[str]

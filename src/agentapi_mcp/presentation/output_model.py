@@ -23,8 +23,13 @@ class OutputModel(BaseModel):
 
 
 def fields_of(record: type[Record]) -> dict[str, Any]:
-    """Return a record's listed fields as `create_model` takes them: those of `to_json`, with amounts as numbers."""
-    return {field.name: _json_type(field) for field in record_fields(record) if field.listed}
+    """Return a record's fields as `create_model` takes them: those of `to_json`, with amounts as numbers."""
+    return {field.name: _listed_type(field) for field in record_fields(record)}
+
+
+def _listed_type(field: RecordField) -> Any:  # noqa: ANN401  # a type or a union
+    kind = _json_type(field)
+    return kind if field.listed else Unlisted[kind]
 
 
 def _json_type(field: RecordField) -> Any:  # noqa: ANN401  # a type or a union

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.base.errors import BudgetExceededError, sentences
 from agentapi_mcp.base.text import number_of, quoted
 from agentapi_mcp.core.backends.events import StopReason, Usage
 from agentapi_mcp.core.conversations.models import ChatEstimate, EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
-from agentapi_mcp.presentation.budgets import budget_warning, left_of
+from agentapi_mcp.presentation.budgets import budget_warning, describe_estimate, left_of, refusal_of
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.uris import transcript_uri
 from agentapi_mcp.presentation.values import dollars, moment
@@ -131,11 +131,15 @@ def turn_fields(turn: Turn, reply: str, *, text: str, truncated: bool, next_step
     }
 
 
-def estimate_fields(chat: ChatEstimate, text: str) -> dict[str, object]:
-    """Serialize an estimate by the fields of `TurnOut`: there is no turn, and nothing was billed."""
-    estimate = chat.estimate
+def estimate_fields(chat: ChatEstimate, most: Decimal | None) -> dict[str, object]:
+    """Serialize an estimate by the fields of `TurnOut`: there is no turn, and nothing was billed.
+
+    `error` says why the message would be refused; `most` is what its caller allows.
+    """
+    estimate, refusal = chat.estimate, refusal_of(chat.estimate, most)
+    error = TurnFault(None, refusal, "Lower max_tokens, choose a cheaper model, or allow more.") if refusal else None
     return {
-        "text": text,
+        "text": describe_estimate(estimate, quoted(chat.agent), most),
         "session_id": str(chat.session_id or ""),
         "turn_id": "",
         "status": "estimated",
@@ -155,7 +159,7 @@ def estimate_fields(chat: ChatEstimate, text: str) -> dict[str, object]:
         "saved": False,
         "transcript_uri": "",
         "next_step": None,
-        "error": None,
+        "error": error and {**_fault_json(error), "code": BudgetExceededError.code},
     }
 
 

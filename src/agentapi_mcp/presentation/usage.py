@@ -3,9 +3,18 @@
 from typing import Literal
 
 from agentapi_mcp.base.durations import to_milliseconds
-from agentapi_mcp.core.usage.models import UsageReport, UsageRow, UsageSums
+from agentapi_mcp.core.usage.models import ReportedSums, UsageReport, UsageRow, UsageSums
 from agentapi_mcp.presentation.output_model import OutputModel
 from agentapi_mcp.presentation.values import moment, number
+
+
+class ReportedOut(OutputModel):
+    """Sums over what users said of conversations elsewhere, which are in no other sum."""
+
+    interactions: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
 
 
 class UsageSumsOut(OutputModel):
@@ -28,6 +37,7 @@ class UsageSumsOut(OutputModel):
     latency_p50_ms: int | None
     latency_p95_ms: int | None
     last_used_at: str | None
+    reported: ReportedOut | None
 
 
 class UsageGroupOut(UsageSumsOut):
@@ -84,4 +94,16 @@ def sums_fields(sums: UsageSums) -> dict[str, object]:
         "latency_p50_ms": to_milliseconds(sums.latency(0.5)),
         "latency_p95_ms": to_milliseconds(sums.latency(0.95)),
         "last_used_at": sums.last_at and moment(sums.last_at),
+        "reported": _reported_fields(sums.reported),
+    }
+
+
+def _reported_fields(reported: ReportedSums) -> dict[str, object] | None:
+    if not reported.interactions:
+        return None
+    return {
+        "interactions": reported.interactions,
+        "input_tokens": reported.input_tokens,
+        "output_tokens": reported.output_tokens,
+        "cost_usd": number(reported.cost_usd),
     }

@@ -40,6 +40,9 @@ def sums_words(sums: UsageSums) -> str:
         parts.append(f"{sums.errors:,} failed")
     if sums.input_tokens or sums.output_tokens:
         parts.append(f"{number_of(sums.input_tokens, 'token')} in, {sums.output_tokens:,} out")
+    if sums.reported.interactions:
+        said = f"{dollars(sums.reported.cost_usd)} by what users say"
+        parts.append(f"and elsewhere {number_of(sums.reported.interactions, 'conversation')}, {said}")
     return ", ".join([*parts, *_latency_words(sums)])
 
 

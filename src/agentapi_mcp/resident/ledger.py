@@ -17,8 +17,8 @@ SAFE = frozenset(
 # Tools that only read (tests/resident/test_ledger.py compares them with the annotations).
 READING_TOOLS = frozenset(
     (
-        *("get_health", "get_organization", "get_preferences", "get_transcript", "get_turn"),
-        *("list_agents", "list_models", "list_sessions"),
+        *("get_health", "get_organization", "get_preferences", "get_transcript", "get_turn", "get_usage"),
+        *("list_agents", "list_budgets", "list_models", "list_sessions"),
     )
 )
 _LISTEN = "subscriptions/listen"

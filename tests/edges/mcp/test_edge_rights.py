@@ -28,7 +28,9 @@ EVERY_TOOL = McpOptions(toolsets=frozenset(toolset_names()))
 ARGUMENTS: Mapping[str, object] = {  # that may not be any text, of every tool that must be given one of them
     "turn_id": str(new_id()),
     "session_id": str(new_id()),
+    "budget_id": str(new_id()),
     "name": "default_agent",
+    "limit_usd": 1,
 }
 # Of which one is needed.
 EITHER: Mapping[str, Mapping[str, object]] = {"rate": {"session_id": str(new_id()), "rating": 3}}

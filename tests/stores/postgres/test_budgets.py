@@ -63,11 +63,23 @@ async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene:
         await scene.begin(scene.abe)
     [row] = await scene.read("SELECT (date_trunc('day', now() AT TIME ZONE 'UTC') + interval '1 day')::date AS day")
     assert str(caught.value) == (
-        "Your organisation's daily budget ($0.25) has $0.05 left, $0.20 of it is held for turns that run, and this "
+        "Your organisation's daily budget ($0.25) has $0.05 left, $0.20 of it is reserved for turns that run, and this "
         f"message may cost $0.10; it renews at {row['day']} 00:00 UTC. Lower max_tokens, choose a cheaper model, or "
         "ask the operator of this server for more. Nothing was asked."
     )
     assert isinstance(caught.value, LimitExceededError)
+    assert caught.value.details == {
+        "needed_usd": 0.1,
+        "max_cost_usd": None,
+        "budget": {
+            "scope": "organization",
+            "period": "day",
+            "hard": True,
+            "limit_usd": 0.25,
+            "left_usd": 0.05,
+            "renews_at": f"{row['day']}T00:00:00Z",
+        },
+    }
     assert not caught.value.retryable
     # Nothing of it is written: no session, no message, no turn.
     assert await scene.read("SELECT FROM public.chat_sessions WHERE user_id = $1", scene.abe.user_id) == []
@@ -352,9 +364,10 @@ async def test_what_cannot_be_priced_reserves_the_set_amount(scene: BudgetScene)
 
 
 async def test_nobody_is_asked_beyond_what_the_caller_would_pay(scene: BudgetScene) -> None:
-    with pytest.raises(BudgetExceededError, match=r"may cost \$0\.10, more than max_cost_usd \(\$0\.05\)"):
+    with pytest.raises(BudgetExceededError, match=r"may cost \$0\.10, more than the \$0\.05 that you allow") as caught:
         await scene.begin(scene.ann, replace(EXPENSE, most_nanos=5 * CENT))
-    with pytest.raises(BudgetExceededError, match="is not known, so max_cost_usd"):
+    assert caught.value.details == {"needed_usd": 0.1, "max_cost_usd": 0.05, "budget": None}
+    with pytest.raises(BudgetExceededError, match=r"is not known, so the \$1\.00 that you allow cannot be kept"):
         await scene.begin(scene.ann, Expense(most_nanos=NANOS))
     await scene.begin(scene.ann, replace(EXPENSE, most_nanos=10 * CENT))
 

@@ -15,7 +15,8 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.budgets import PostgresBudgets
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
-from tests.support.budgets import OWNER, BudgetScene, budget_scene
+from tests.conftest import DatabaseUrls
+from tests.support.budgets import OWNER, BudgetScene, budget_scene, divide
 
 BUDGETS = [
     BudgetKind(scope=scope, period=period, hard=hard, plan=plan)
@@ -29,6 +30,7 @@ STEPS = st.one_of(
     st.tuples(st.just("begin"), st.integers(0, 1), NANOS),
     st.tuples(st.sampled_from(["end", "end twice", "die", "delete", "never know"]), st.integers(0, 9), NANOS),
     st.tuples(st.sampled_from(["late bill"]), st.integers(0, 9), NANOS),
+    st.tuples(st.just("divide"), st.integers(1, 8), NANOS),
 )
 
 
@@ -70,9 +72,13 @@ class Model:
         )
 
 
-async def take(scene: BudgetScene, model: Model, step: tuple[str, int, int]) -> None:
-    """Take a step in the store and in the model."""
+async def take(scene: BudgetScene, owner_url: str, model: Model, step: tuple[str, int, int]) -> None:
+    """Take a step in the store and in the model, to which slices are all the same."""
     what, number, nanos = step
+    if what == "divide":
+        for budget in model.limits:
+            await divide(owner_url, budget, number, nanos)
+        return
     if what == "begin":
         who = (scene.ann, scene.abe)[number]
         try:
@@ -112,7 +118,7 @@ async def take(scene: BudgetScene, model: Model, step: tuple[str, int, int]) -> 
     steps=st.lists(STEPS, max_size=25),
 )
 async def test_whatever_happens_the_sums_are_those_of_whole_numbers(
-    database: Database, limits: dict[int, int], steps: list[tuple[str, int, int]]
+    database: Database, database_urls: DatabaseUrls, limits: dict[int, int], steps: list[tuple[str, int, int]]
 ) -> None:
     scene = await budget_scene(database)
     await scene.run("DELETE FROM agentapi.budgets")
@@ -120,9 +126,10 @@ async def test_whatever_happens_the_sums_are_those_of_whole_numbers(
     budgets = {await scene.set(BUDGETS[n], f"{most}e-9"): (BUDGETS[n], most) for n, most in limits.items()}
     model = Model(budgets)
     for step in steps:
-        await take(scene, model, step)
+        await take(scene, database_urls.owner, model, step)
         rows = await scene.read(
-            "SELECT budget_id, spent_nanos, reserved_nanos FROM agentapi.budget_periods WHERE budget_id = ANY($1)",
+            "SELECT budget_id, sum(spent_nanos), sum(reserved_nanos) AS reserved FROM agentapi.budget_periods "
+            "WHERE budget_id = ANY($1) GROUP BY budget_id, org_id, holder, starts",
             list(budgets),
         )
         assert Counter(tuple(row.values()) for row in rows) == model.sums()

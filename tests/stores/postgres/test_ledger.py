@@ -404,7 +404,7 @@ async def test_nobody_has_a_right_to_write_it_or_to_know_who_a_person_is(databas
         *(
             (role, table, "SELECT")
             for role in ("authenticated", "agentapi_system")
-            for table in ("ledger", "usage_daily")
+            for table in ("ledger", "usage_daily", "usage_daily_of_organizations", "usage_daily_of_persons")
         ),
         ("agentapi_system", "people", "SELECT"),
         ("agentapi_system", "people", "DELETE"),

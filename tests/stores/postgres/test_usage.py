@@ -1,12 +1,14 @@
 """Usage: what the sums by day and the ledger say of a period, to the microsecond and the nano-dollar."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import asyncpg
@@ -19,10 +21,15 @@ from agentapi_mcp.base.ids import OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Action, Exceptions, Principal, Role
 from agentapi_mcp.core.usage.models import UsageGroup, UsageQuery, UsageReport, UsageSums
 from agentapi_mcp.core.usage.usage import Usage
+from agentapi_mcp.presentation.usage import sums_fields
+from agentapi_mcp.presentation.usage_words import sums_words
 from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.usage import PostgresUsage
 from tests.conftest import DatabaseUrls
 from tests.support.clocks import ManualClock
+from tests.support.databases import Template, created
 
 NOW = datetime(2026, 11, 30, 15, 30, tzinfo=UTC)
 FIRST = datetime(2026, 11, 26, tzinfo=UTC)
@@ -50,17 +57,22 @@ class Scene:
             if not query.since <= at < (query.until or NOW) or (of and entry["person"] != self.persons[of.user_id]):
                 continue
             for key in {"", KEYS[query.by](entry)}:
-                sums = found.setdefault(key, dict.fromkeys(SUMMED, 0) | {"turns": 0, "errors": 0, "agents": set()})
+                sums = found.setdefault(key, dict.fromkeys(COUNTED, 0) | {"agents": set()})
                 is_turn = entry["kind"] == "turn"
                 sums["turns"] += is_turn
                 sums["errors"] += is_turn and entry["outcome"] in {"failed", "interrupted"}
                 sums["agents"].add(entry["agent"])
+                sums["reported"] += entry["kind"] == "reported"
                 for name in SUMMED:
-                    sums[name] += entry[name] or 0
+                    sums[name] += entry.get(name) or 0
         return found
 
 
-SUMMED = ("unpriced", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_nanos", "latency_ms")
+SUMMED = (
+    *("unpriced", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_nanos", "latency_ms"),
+    *("reported_input_tokens", "reported_output_tokens", "reported_nanos"),
+)
+COUNTED = (*SUMMED, "turns", "errors", "reported")
 KEYS: Mapping[UsageGroup | None, Callable[[Entry], str]] = {
     None: lambda _: "",
     UsageGroup.AGENT: lambda entry: entry["agent"],
@@ -84,6 +96,10 @@ def told(sums: UsageSums) -> dict[str, Any]:
         "reasoning_tokens": sums.reasoning_tokens,
         "cost_nanos": sums.cost_nanos,
         "latency_ms": int(sums.busy / timedelta(milliseconds=1)),
+        "reported": sums.reported.interactions,
+        "reported_input_tokens": sums.reported.input_tokens,
+        "reported_output_tokens": sums.reported.output_tokens,
+        "reported_nanos": sums.reported.cost_nanos,
         "agents": sums.agents,
     }
 
@@ -118,8 +134,16 @@ def entry(at: datetime, org: OrgId, person: str, **more: Any) -> Entry:  # noqa:
     return usual | more
 
 
+def elsewhere(made: Entry) -> Entry:
+    """Make of an entry one of what a user says of a conversation elsewhere."""
+    nothing = dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "latency_ms"))
+    said = {"reported_input_tokens": 7, "reported_output_tokens": None, "reported_nanos": 10**15}
+    billed = {"kind": "reported", "cost_nanos": 0, "unpriced": 0, "outcome": "completed"}
+    return made | nothing | billed | said | {"id": str(new_id())}
+
+
 def some(random: Random, org: OrgId, persons: list[str]) -> list[Entry]:
-    """Make entries of four days and a half, some of which are corrections, or at the very end of a day."""
+    """Make entries of four days and a half: turns, corrections and what is reported, some at the very end of a day."""
     found: list[Entry] = []
     for number in range(120):
         at = FIRST + timedelta(minutes=random.randrange(MINUTES), microseconds=random.randrange(1_000_000))
@@ -143,12 +167,15 @@ def some(random: Random, org: OrgId, persons: list[str]) -> list[Entry]:
         if unknown:
             found.append(made | {"id": str(new_id()), "kind": "correction", "cost_nanos": 3, "unpriced": -1})
             found[-1]["latency_ms"] = None
+        if number % 5 == 0:
+            found.append(elsewhere(made))
+            found.append(elsewhere(made | {"agent": "of another program", "provider": "elsewhere"}))
     return found
 
 
-async def enter(urls: DatabaseUrls, *entries: Entry) -> None:
+async def enter(urls: DatabaseUrls, *entries: Entry, wait: str = "30s") -> None:
     """Write entries as the triggers do, which have their owner's rights."""
-    owner = await asyncpg.connect(urls.owner)
+    owner = await asyncpg.connect(urls.owner, server_settings={"lock_timeout": wait})
     try:
         for each in entries:
             await owner.execute(ENTER, json.dumps(each))
@@ -174,10 +201,10 @@ async def scene(database: Database, database_urls: DatabaseUrls) -> Scene:
                 )
         persons = {user: str(await owner.fetchval("SELECT agentapi.person_of($1)", user)) for user in (ann, abe, chief)}
         entries = some(Random(18), one, [*persons.values()])  # noqa: S311  # the same each time
-        elsewhere = [entry(FIRST, two, person, cost_nanos=10**15) for person in persons.values()]
+        others = [entry(FIRST, two, person, cost_nanos=10**15) for person in persons.values()]
     finally:
         await owner.close()
-    await enter(database_urls, *entries, *elsewhere)
+    await enter(database_urls, *entries, *others)
     return Scene(
         Principal(ann, one, Role.MEMBER),
         Principal(abe, one, Role.MEMBER),
@@ -231,6 +258,42 @@ async def test_a_period_is_the_sum_of_its_entries_wherever_it_begins_and_ends(
     else:
         assert shown(report, scene) == wanted
     assert report.left_out == 0
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(cuts=st.lists(st.integers(1, MINUTES - 1), min_size=1, max_size=3), whole=st.booleans())
+@example(cuts=[24 * 60], whole=True)
+@example(cuts=[24 * 60 + 30, 48 * 60], whole=False)
+async def test_the_parts_of_a_period_are_together_the_whole(scene: Scene, cuts: list[int], whole: bool) -> None:  # noqa: FBT001  # by hypothesis
+    bounds = [FIRST, *(FIRST + timedelta(minutes=cut) for cut in sorted(set(cuts))), NOW]
+    for by in (None, UsageGroup.AGENT, UsageGroup.MEMBER):
+
+        async def sums(since: datetime, until: datetime | None, by: UsageGroup | None = by) -> Counter[tuple[str, str]]:
+            query = UsageQuery(since=since, until=until, by=by, whole=whole, limit=1000)
+            found = shown(await scene.usage.report(scene.chief, query), scene)
+            return Counter(
+                {(key, name): told[name] for key, told in found.items() for name in told if name != "agents"}
+            )
+
+        parts = [await sums(since, until) for since, until in pairwise(bounds)]
+        assert sum(parts, Counter[tuple[str, str]]()) == +(await sums(FIRST, None))
+
+
+async def test_what_is_reported_is_told_apart_from_what_was_billed(scene: Scene) -> None:
+    total = (await scene.usage.report(scene.chief, UsageQuery(since=FIRST, whole=True))).total
+    billed = [each for each in scene.entries if each["kind"] != "reported"]
+    assert total.cost_nanos == sum(each["cost_nanos"] or 0 for each in billed)
+    assert total.turns == sum(each["kind"] == "turn" for each in billed)
+    assert (total.reported.interactions, total.reported.cost_usd) == (48, 48 * 10**6)
+    words, fields = sums_words(total), sums_fields(total)
+    assert "elsewhere 48 conversations, $48,000,000.00 by what users say" in words
+    assert fields["reported"] == {
+        "interactions": 48,
+        "input_tokens": 48 * 7,
+        "output_tokens": 0,
+        "cost_usd": 48_000_000.0,
+    }
+    assert sums_fields(UsageSums())["reported"] is None
 
 
 async def test_nobody_reads_more_than_their_right(scene: Scene) -> None:
@@ -301,6 +364,81 @@ async def test_the_days_that_are_left_out_are_the_oldest(scene: Scene) -> None:
     report = await scene.usage.report(scene.chief, query)
     assert [row.key for row in report.rows] == ["2026-11-29", "2026-11-30"]
     assert report.left_out == 3
+
+
+# --- the sums of organisations and of persons
+
+
+# What the table has for each of its keys, and what it must have by the sums of everybody.
+_ROLLED: LiteralString = """
+WITH rolled AS (
+    SELECT {keys}, sum(turns), sum(errors), sum(unpriced), sum(input_tokens), sum(output_tokens), sum(cached_tokens),
+           sum(reasoning_tokens), sum(cost_nanos), sum(latency_ms), sum(latencies), sum(reported),
+           sum(reported_input_tokens), sum(reported_output_tokens), sum(reported_nanos), max(last_at)
+      FROM agentapi.{table} GROUP BY {keys}
+), days AS (
+    SELECT {keys}, sum(turns), sum(errors), sum(unpriced), sum(input_tokens), sum(output_tokens), sum(cached_tokens),
+           sum(reasoning_tokens), sum(cost_nanos), sum(latency_ms), sum(latencies), sum(reported),
+           sum(reported_input_tokens), sum(reported_output_tokens), sum(reported_nanos), max(last_at)
+      FROM agentapi.usage_daily GROUP BY {keys}
+)
+SELECT (SELECT count(*) FROM rolled) AS there, (SELECT count(*) FROM (TABLE rolled EXCEPT TABLE days) AS r)
+       + (SELECT count(*) FROM (TABLE days EXCEPT TABLE rolled) AS d) AS wrong
+"""
+ROLLED: Mapping[str, LiteralString] = {
+    "usage_daily_of_organizations": _ROLLED.replace("{table}", "usage_daily_of_organizations").replace(
+        "{keys}", "org_id, day, agent, model, provider, interaction_type"
+    ),
+    "usage_daily_of_persons": _ROLLED.replace("{table}", "usage_daily_of_persons").replace(
+        "{keys}", "org_id, day, person"
+    ),
+}
+
+
+@pytest.mark.parametrize("table", ROLLED)
+async def test_sums_of_organisations_and_persons_are_those_of_the_days(
+    scene: Scene, database_urls: DatabaseUrls, table: str
+) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        rows = f"SELECT count(*) FROM agentapi.{table} WHERE org_id = $1"  # noqa: S608  # a name of the tests
+        before = await owner.fetchval(rows, scene.ann.org_id)
+        again = [{**each, "id": str(new_id()), "latency_ms": 7} for each in scene.entries[:20]]
+        # Turns that end while others hold these rows: they wait for none.
+        async with owner.transaction():
+            await owner.execute(f"SELECT FROM agentapi.{table} FOR UPDATE")
+            await enter(database_urls, *again, wait="1s")
+        assert await owner.fetchval(rows, scene.ann.org_id) > before
+        found = await owner.fetchrow(ROLLED[table])
+        assert found is not None
+        assert found["there"] > 10
+        assert found["wrong"] == 0
+        # And those rows are added to again, and none of them is made twice by one transaction.
+        before = await owner.fetchval(rows, scene.ann.org_id)
+        await enter(database_urls, *({**each, "id": str(new_id())} for each in again))
+        assert await owner.fetchval(rows, scene.ann.org_id) == before
+    finally:
+        await owner.close()
+
+
+async def test_the_sums_of_before_are_rolled_up_once(template: Template) -> None:
+    files = migrations()
+    before = next(number for number, file in enumerate(files) if file.id == "0022_usage")
+    async with created(template.admin, "OWNER agentapi_owner") as name:
+        url = template.owner.replace(f"/{template.name}?", f"/{name}?")
+        await migrate(url, program="0.1.0", files=files[:before])
+        owner = await asyncpg.connect(url)
+        try:
+            for each in some(Random(2), OrgId(new_id()), [str(new_id()) for _ in range(3)]):  # noqa: S311  # the same each time
+                await owner.execute(ENTER, json.dumps(each))
+            await migrate(url, program="0.1.0")
+            for statement in ROLLED.values():
+                found = await owner.fetchrow(statement)
+                assert found is not None
+                assert found["there"] > 10
+                assert found["wrong"] == 0
+        finally:
+            await owner.close()
 
 
 async def test_latency_is_exact_to_a_bucket(scene: Scene, database_urls: DatabaseUrls) -> None:

@@ -10,6 +10,9 @@ from agentapi_mcp.base.text import number_of
 from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import visible
+from agentapi_mcp.core.budgets.models import BudgetState
+from agentapi_mcp.presentation.budgets import left_until
+from agentapi_mcp.presentation.costs import read_cost
 from agentapi_mcp.presentation.values import dollars
 
 # How a bill is shortened to fit into a row, from what matters least.
@@ -19,6 +22,7 @@ _SHORTER = (
     (re.compile(r"^.* tokens? in, .*$"), ""),
     (re.compile(r"^session .*$"), ""),
     (re.compile(r"^the provider may go on billing$"), "billing may go on"),
+    (re.compile(r"^(\S+ left) of .*$"), r"\1"),
 )
 
 
@@ -27,6 +31,7 @@ class Bills:
 
     def __init__(self) -> None:
         self._costs: dict[str, list[float | None]] = {}
+        self._budget: BudgetState | None = None
         self._tokens: tuple[list[float | None], list[float | None]] = ([], [])
 
     def add(self, turn: dict[str, Any]) -> None:
@@ -34,6 +39,7 @@ class Bills:
         self._costs.setdefault(str(turn["agent"]), []).append(turn["cost_usd"])
         for counts, name in zip(self._tokens, ("input_tokens", "output_tokens"), strict=True):
             counts.append(turn["usage"][name])
+        self._budget = read_cost(turn).budget
 
     @property
     def total(self) -> str:
@@ -51,7 +57,7 @@ class Bills:
         return fitted(line, width)
 
     def summary(self) -> list[str]:
-        """Describe what the conversation has cost, by agent."""
+        """Describe what the conversation has cost, by agent, and what was left after the last answer."""
         if not self._costs:
             return ["Nothing was asked yet."]
         into, out = (_sum(counts, lambda count: f"{count:,.0f}") for counts in self._tokens)
@@ -62,6 +68,7 @@ class Bills:
                 for agent, costs in self._costs.items()
             ),
             f"Together: {number_of(answers, 'answer')}, tokens in: {into}, out: {out}, {self.total}.",
+            *([] if self._budget is None else [left_until(self._budget)]),
         ]
 
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.found_sessions import find_session, whole_transcript
-from agentapi_mcp.cli.replies import ChatReply, to_reply, turn_fields
+from agentapi_mcp.cli.replies import ChatReply, Fields, to_reply, turn_fields
 from agentapi_mcp.core.backends.events import TextDelta
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.services import Services
@@ -18,6 +18,7 @@ from agentapi_mcp.presentation.agents import agent_out, model_out
 from agentapi_mcp.presentation.models import AgentOut, ModelOut, SessionOut
 from agentapi_mcp.presentation.sessions import session_out
 from agentapi_mcp.presentation.transcripts import render_markdown
+from agentapi_mcp.presentation.turns import estimate_fields
 
 
 @dataclass(slots=True)
@@ -58,6 +59,10 @@ class ChatClient(Protocol):
 
     async def send(self, options: ChatOptions, message: str, following: Following) -> ChatReply:
         """Send a message and follow the turn to its end; cancel it when that is asked for."""
+        ...
+
+    async def estimate(self, options: ChatOptions, message: str) -> Fields:
+        """Return what a message may cost, in the fields of a turn; nobody is asked."""
         ...
 
 
@@ -136,6 +141,11 @@ class InProcessChatClient(ChatClient):
         ended = await turns.get(principal, str(turn.id))
         turns.delivered(ended)
         return to_reply(turn_fields(replace(ended, joined=turn.joined)), request)
+
+    @override
+    async def estimate(self, options: ChatOptions, message: str) -> Fields:
+        estimate = await self._services.turns.estimate(self._services.principal, options.request(message))
+        return estimate_fields(estimate, options.max_cost_usd)
 
     async def _cancel_when(self, interrupted: asyncio.Event, turn: Turn) -> None:
         await interrupted.wait()

@@ -29,6 +29,7 @@ class ChatOptions:
     retry: bool = False
     new: bool = False
     max_cost_usd: Decimal | None = None
+    estimate: bool = False
     parameters: Parameters = field(default_factory=Parameters)
 
     def request(self, message: str) -> requests.ChatRequest:

@@ -20,7 +20,7 @@ from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.screens import Answer, PlainAnswer, followed
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, print_json
 from agentapi_mcp.cli.replies import ChatReply
-from agentapi_mcp.cli.terminal import is_plain, print_err, print_fact
+from agentapi_mcp.cli.terminal import is_plain, print_err, print_fact, print_out
 from agentapi_mcp.core.conversations.requests import MAX_MESSAGE_BYTES
 
 _MOST_PIPED = MAX_MESSAGE_BYTES + 100  # a mark of the encoding and ends of lines do not count
@@ -33,15 +33,19 @@ async def chat(
     session = await session_of(client, options)
     if session is not None:
         options = replace(options, session_id=session.session_id)
+    if message is None and options.estimate and sys.stdin.isatty():
+        raise InvalidRequestError("Say the message to estimate, or pipe it in; a conversation has /estimate for it.")
     if message is None and sys.stdin.isatty():
         await _load("opening").hold(client, options, session, home=home, environ=environ)
         return
     if message is None:
-        message = _decode(await asyncio.to_thread(sys.stdin.buffer.read, _MOST_PIPED + 1))
-        if not message.strip():
-            raise InvalidRequestError("There is nothing on stdin: pipe a message in, or pass it as an argument.")
+        message = await _piped()
+    message = message.rstrip("\n") if message.strip() else message
+    if options.estimate:
+        await _estimate(client, options, message)
+        return
     with _interrupts() as interrupted:
-        reply = await _send_message(client, options, message.rstrip("\n") if message.strip() else message, interrupted)
+        reply = await _send_message(client, options, message, interrupted)
     if not reply.completed:
         raise click.exceptions.Exit(INTERRUPTED if reply.cancelled and interrupted.is_set() else FAILED)
 
@@ -63,6 +67,13 @@ def _interrupts() -> Generator[asyncio.Event]:
         loop.remove_signal_handler(signal.SIGINT)
 
 
+async def _piped() -> str:
+    message = _decode(await asyncio.to_thread(sys.stdin.buffer.read, _MOST_PIPED + 1))
+    if not message.strip():
+        raise InvalidRequestError("There is nothing on stdin: pipe a message in, or pass it as an argument.")
+    return message
+
+
 def _decode(piped: bytes) -> str:
     if len(piped) > _MOST_PIPED:
         raise InvalidRequestError(
@@ -74,6 +85,14 @@ def _decode(piped: bytes) -> str:
         return piped.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InvalidRequestError(f"What comes on stdin is not UTF-8 text, from byte {exc.start} on.") from None
+
+
+async def _estimate(client: ChatClient, options: ChatOptions, message: str) -> None:
+    fields = await client.estimate(options, message)
+    if options.as_json:
+        print_json(fields)
+    else:
+        print_out(fields["text"])
 
 
 async def _send_message(

@@ -62,8 +62,9 @@ COMMANDS: Mapping[str, _Command] = {
     "/agent": _Command("NAME", "which agent gets the next message"),
     "/agents": _Command("", "the agents, and what they lack"),
     "/copy": _Command("", "put the last answer into the clipboard"),
-    "/cost": _Command("", "what this conversation has cost"),
+    "/cost": _Command("", "what this conversation has cost, and what is left of your tightest budget"),
     "/edit": _Command("", "write a message in your editor"),
+    "/estimate": _Command("MESSAGE", "what a message may cost; nobody is asked", needs_it=True),
     "/export": _Command("FILE", "write the session to a file, as Markdown"),
     "/help": _Command("", "these commands"),
     "/model": _Command("NAME", "which model answers; without a name the agent's own, or for guide none"),
@@ -90,6 +91,7 @@ class SlashCommands:
             "/agents": self._list_agents,
             "/copy": self._copy,
             "/cost": self._show_cost,
+            "/estimate": self._estimate,
             "/export": self._export,
             "/help": self._show_help,
             "/model": self._select_model,
@@ -322,6 +324,9 @@ class SlashCommands:
 
     async def _show_cost(self, _: str) -> None:
         print_err("\n".join(self.conversation.bills.summary()))
+
+    async def _estimate(self, message: str) -> None:
+        print_err((await self.conversation.client.estimate(self.conversation.options, message))["text"])
 
     async def _show_help(self, _: str) -> None:
         for name, command in COMMANDS.items():

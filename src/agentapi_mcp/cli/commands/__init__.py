@@ -8,6 +8,7 @@ GROUPS = {
     "Agents and models": {
         "agents": "See which agents there are, and add or remove your own.",
         "models": "See the models with their prices, and bring them up to date.",
+        "providers": "See the providers that usage is told by, and add others.",
     },
     "Conversations and cost": {
         "sessions": "Find, read, export, rename and delete conversations.",
@@ -18,7 +19,8 @@ GROUPS = {
         "archive": "Leave a session out of lists, or take that back.",
         "record": "Record a conversation that you had elsewhere.",
         "export": "Write everything of yours to a ZIP archive.",
-        "usage": "See what was used and what it cost, by agent, model, day and more.",
+        "terms": "See features and kinds of interactions, and add others.",
+        "usage": "See what was used, and what it cost.",
     },
     "Clients": {
         "connect": "Make MCP clients start this server.",
@@ -54,9 +56,13 @@ GROUPS = {
 # What people look for, by words that are no commands.
 LOOKED_FOR = {
     **dict.fromkeys(("ask", "message", "prompt", "talk"), "chat"),
-    **dict.fromkeys(("cost", "costs", "bill", "bills", "billing", "spend", "spending", "usage", "runs"), "turns list"),
+    **dict.fromkeys(("cost", "costs", "bill", "bills", "billing", "spend", "spending", "spent"), "usage"),
+    **dict.fromkeys(("budget", "quota", "quotas", "limit"), "budgets list"),
+    "runs": "turns list",
     **dict.fromkeys(("history", "conversation", "conversations", "chats", "threads"), "sessions list"),
-    **dict.fromkeys(("list", "ls", "agent", "backends", "providers"), "agents list"),
+    **dict.fromkeys(("list", "ls", "agent", "backends"), "agents list"),
+    **dict.fromkeys(("vendor", "vendors"), "providers list"),
+    **dict.fromkeys(("features", "types"), "terms list"),
     **dict.fromkeys(("price", "prices", "pricing"), "models list"),
     **dict.fromkeys(("add", "init", "setup"), "agents add"),
     **dict.fromkeys(("install", "clients", "mcp"), "connect"),

@@ -1,5 +1,7 @@
 """The commands for budgets, for whoever has the database: the operator."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from decimal import Decimal
 from uuid import UUID
@@ -7,18 +9,26 @@ from uuid import UUID
 import click
 
 from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.base.lazy import LazyModule
+from agentapi_mcp.cli.found_keys import key_id
 from agentapi_mcp.cli.help_pages import CommandGroup
+from agentapi_mcp.cli.ids import BUDGET, find_id, whole_id
 from agentapi_mcp.cli.members import member_id
 from agentapi_mcp.cli.options import Dollars, json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.budgets.models import Budget, BudgetKind, BudgetPeriod, BudgetScope
 from agentapi_mcp.core.budgets.words import dollars
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.budgets import budget_line, budget_out, whose_budget
-from agentapi_mcp.settings import Settings
 
-_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "HELD", "LEFT", "RENEWS", "ID")
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import budgets as presented
+    from agentapi_mcp.settings import Settings
+else:
+    presented = LazyModule("agentapi_mcp.presentation.budgets")
+
+_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
 _org_option = click.option(
     "--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours."
 )
@@ -38,12 +48,12 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.budgets.list_as_operator(services.principal, _target(services, org_id))
         if as_json:
-            print_json({"budgets": [budget_out(budget).model_dump() for budget in found]})
+            print_json({"budgets": [presented.budget_out(budget).model_dump() for budget in found]})
             return
         table(_COLUMNS, [_row(budget) for budget in found])
         unknown = sum(budget.unpriced for budget in found)
         if unknown:
-            print_err("SPENT has, for turns of unknown cost, what was held for them.")
+            print_err("SPENT has, for turns of unknown cost, what was reserved for them.")
 
     run(list_)
 
@@ -54,7 +64,7 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
 @click.option("--member", "each_member", is_flag=True, help="For each member of the organisation.")
 @click.option("--user", metavar="ID|EMAIL", help="For this member alone.")
 @click.option("--agent", metavar="NAME", help="For all turns of this agent.")
-@click.option("--key", metavar="KEY_ID", help="For all turns that this stored API key pays.")
+@click.option("--key", metavar="ID|NAME", help="For all turns that this stored API key pays.")
 @click.option("--plan", metavar="NAME", help="For every organisation of this plan, or with --member its members.")
 @click.option("--period", type=click.Choice([each.value for each in BudgetPeriod]), default="month", show_default=True)
 @click.option("--soft", is_flag=True, help="Warn in answers, and refuse nothing.")
@@ -66,7 +76,8 @@ def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values:
     The organisation as a whole, unless an option says for whom. Periods are those of UTC. One of the same kind gets the
     new limit, and keeps what is spent.
     """
-    kinds = {name: values[name] for name in ("each_member", "user", "agent", "key") if values[name]}
+    # A blank, such as a script's empty variable, is refused where it is looked for.
+    kinds = {name: values[name] for name in _SCOPES if values[name] not in {None, False}}
     if len(kinds) > 1:
         raise click.UsageError("Say one of --member, --user, --agent and --key.")
 
@@ -88,14 +99,17 @@ def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values:
 
 @budgets.command("remove")
 @click.argument("budget_id", metavar="ID")
+@_org_option
 @json_option
-def budgets_remove(budget_id: str, *, as_json: bool) -> None:
+def budgets_remove(budget_id: str, org_id: UUID | None, *, as_json: bool) -> None:
     """Remove a budget, and what was counted of it."""
 
     async def remove(services: Services, _settings: Settings) -> None:
-        await services.budgets.remove_as_operator(services.principal, budget_id)
+        there = await services.budgets.list_as_operator(services.principal, _target(services, org_id))
+        found = whole_id(budget_id) or find_id([str(budget.id) for budget in there], budget_id, BUDGET)
+        await services.budgets.remove_as_operator(services.principal, found)
         if as_json:
-            print_json({"removed": budget_id})
+            print_json({"removed": found})
         else:
             print_err("Removed.")
 
@@ -134,7 +148,7 @@ _SCOPES = {
 async def _subject(services: Services, kinds: dict[str, object]) -> str:
     if "user" in kinds:
         return str(await member_id(services, str(kinds["user"])))
-    return str(kinds.get("agent") or kinds.get("key") or "")
+    return await key_id(services, str(kinds["key"])) if "key" in kinds else str(kinds.get("agent", ""))
 
 
 def _target(services: Services, org_id: UUID | None) -> OrgId:
@@ -143,7 +157,7 @@ def _target(services: Services, org_id: UUID | None) -> OrgId:
 
 def _row(budget: Budget) -> Sequence[object]:
     return (
-        whose_budget(budget),
+        presented.whose_budget(budget),
         budget.kind.period,
         "hard" if budget.kind.hard else "soft",
         *(dollars(amount) for amount in (budget.limit_usd, budget.spent_usd, budget.reserved_usd, budget.left_usd)),
@@ -155,6 +169,6 @@ def _row(budget: Budget) -> Sequence[object]:
 def _print_one(found: Sequence[Budget], *, as_json: bool) -> None:
     for budget in found:
         if as_json:
-            print_json(budget_out(budget).model_dump())
+            print_json(presented.budget_out(budget).model_dump())
         else:
-            print_err(f"{budget_line(budget)}.")
+            print_err(f"{presented.budget_line(budget)}.")

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 @click.option("--system", "system_prompt", help="Instructions for this turn.")
 @click.option("--temperature", type=float)
 @click.option("--max-tokens", type=int)
-@click.option("--max-cost-usd", type=Dollars(), metavar="DOLLARS", help="Ask nobody if the turn may cost more.")
+@click.option(
+    "--max-cost", "max_cost_usd", type=Dollars(), metavar="DOLLARS", help="Ask nobody if the turn may cost more."
+)
+@click.option("--estimate", is_flag=True, help="Only say what the message may cost, and what is left for it.")
 @click.option("--idempotency-key", help="The same key and message find the same turn for 24 hours.")
 @click.option("--retry", is_flag=True, help="Ask again what was interrupted after it was asked; it may cost twice.")
 @click.option("--new", is_flag=True, help="Ask anew, although an earlier turn of the same message may answer it.")

@@ -8,8 +8,8 @@ from dataclasses import replace
 import click
 
 from agentapi_mcp.base.lazy import LazyModule
+from agentapi_mcp.cli.found_keys import key_id
 from agentapi_mcp.cli.help_pages import CommandGroup
-from agentapi_mcp.cli.ids import KEY, find_id
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.questions import ask_secret
@@ -82,7 +82,7 @@ def keys_remove(which: str, *, organization: bool, as_json: bool) -> None:
     """Remove a key for good."""
 
     async def remove(services: Services, _settings: object) -> None:
-        found = await _find(services, which, organization=organization)
+        found = await key_id(services, which, (organization,))
         key = await services.api_keys.remove(services.principal, found, organization=organization)
         _print(key, f"Removed {_describe(key)}.", as_json=as_json)
 
@@ -109,19 +109,12 @@ def keys_activate(which: str, *, organization: bool, as_json: bool) -> None:
 
 def _set_active(which: str, *, organization: bool, active: bool, as_json: bool) -> None:
     async def change(services: Services, _settings: object) -> None:
-        found = await _find(services, which, organization=organization)
+        found = await key_id(services, which, (organization,))
         key = await services.api_keys.set_active(services.principal, found, active=active, organization=organization)
         key = replace(key, active=active)
         _print(key, f"{'Used again' if active else 'Not used any more'}: {_describe(key)}.", as_json=as_json)
 
     run(change)
-
-
-async def _find(services: Services, which: str, *, organization: bool) -> str:
-    """Return the id of the key of this name, or whose id is this or begins or ends so."""
-    keys = await services.api_keys.list_(services.principal, organization=organization)
-    named = [str(key.id) for key in keys if key.name == which]
-    return named[0] if named else find_id([str(key.id) for key in keys], which, KEY)
 
 
 def _print(key: ApiKey, said: str, *, as_json: bool) -> None:

@@ -1,21 +1,29 @@
 """The command for usage: what was used in a period, and what it cost."""
 
-from importlib import import_module
+from __future__ import annotations
+
 from uuid import UUID
 
 import click
 
+from agentapi_mcp.base.lazy import LazyModule
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import is_plain, output_width, print_err, print_out
-from agentapi_mcp.cli.usage_tables import COLUMNS, bars, csv_text, row_cells
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.usage.models import UsageGroup, UsageReport, UsageRow
+from agentapi_mcp.core.usage.models import MOST_GROUPS, USUAL_GROUPS, UsageGroup, UsageReport, UsageRow
 from agentapi_mcp.core.usage.periods import PERIODS
-from agentapi_mcp.core.usage.usage import MOST_GROUPS, USUAL_GROUPS
-from agentapi_mcp.presentation.usage_words import left_out_words, period_words, sums_words
 
-_GROUPS = [str(group) for group in UsageGroup]
+TYPE_CHECKING = False  # type checkers take it for true; the help of the command needs none of these
+if TYPE_CHECKING:
+    from agentapi_mcp.cli import usage_tables as tables
+    from agentapi_mcp.core.services import Services
+    from agentapi_mcp.presentation import usage as presented
+    from agentapi_mcp.presentation import usage_words as words
+else:
+    presented = LazyModule("agentapi_mcp.presentation.usage")
+    tables = LazyModule("agentapi_mcp.cli.usage_tables")
+    words = LazyModule("agentapi_mcp.presentation.usage_words")
+
 _TIMES = f"{', '.join(PERIODS)}, 12h, 2w, a day, month or year such as 2026-11, or a time; days are those of UTC."
 
 
@@ -58,13 +66,12 @@ def usage(  # noqa: PLR0913  # one for each option
         )
         report = await services.usage.report(services.principal, query)
         if as_json:
-            out = import_module("agentapi_mcp.presentation.usage")  # slow to import, and a table needs none
-            print_json(out.usage_out(report).model_dump(mode="json"))
+            print_json(presented.usage_out(report).model_dump(mode="json"))
         elif as_csv:
-            print_out(csv_text(report), end="")
+            print_out(tables.csv_text(report), end="")
         else:
             _print(report)
-        remark = left_out_words(report)
+        remark = words.left_out_words(report)
         if remark is not None and not as_json:
             print_err(remark)
 
@@ -72,13 +79,13 @@ def usage(  # noqa: PLR0913  # one for each option
 
 
 def _print(report: UsageReport) -> None:
-    print_out(f"{period_words(report)}: {sums_words(report.total)}.")
+    print_out(f"{words.period_words(report)}: {words.sums_words(report.total)}.")
     if report.by is None or not report.rows:
         return
-    heading = (str(report.by).upper(), *COLUMNS)
-    rows = [row_cells(row, report.by) for row in report.rows]
-    total = ("TOTAL", *row_cells(UsageRow(key="", sums=report.total), None)[1:])
-    drawn = [] if is_plain() else bars(report.rows, output_width())
+    heading = (str(report.by).upper(), *tables.COLUMNS)
+    rows = [tables.row_cells(row, report.by) for row in report.rows]
+    total = ("TOTAL", *tables.row_cells(UsageRow(key="", sums=report.total), None)[1:])
+    drawn = [] if is_plain() else tables.bars(report.rows, output_width())
     if drawn:
         heading, total = (*heading, ""), (*total, "")
         rows = [(*row, bar) for row, bar in zip(rows, drawn, strict=True)]

@@ -29,6 +29,8 @@ class AuditAction(StrEnum):
     ORGANIZATION_CHANGED = "organization_changed"
     ORGANIZATION_CREATED = "organization_created"
     AGENT_REMOVED = "agent_removed"
+    PROVIDER_ADDED = "provider_added"
+    TERM_ADDED = "term_added"
     MEMBER_INVITED = "member_invited"
     INVITATION_WITHDRAWN = "invitation_withdrawn"
     MEMBER_CHANGED = "member_changed"
@@ -61,6 +63,8 @@ AWAITED = frozenset(
         AuditAction.SECRETS_ROTATED,
         AuditAction.ORGANIZATION_CHANGED,
         AuditAction.ORGANIZATION_CREATED,
+        AuditAction.PROVIDER_ADDED,
+        AuditAction.TERM_ADDED,
         AuditAction.MEMBER_INVITED,
         AuditAction.INVITATION_WITHDRAWN,
         AuditAction.MEMBER_CHANGED,

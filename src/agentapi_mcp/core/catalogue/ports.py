@@ -15,6 +15,7 @@ from agentapi_mcp.core.catalogue.models import (
     Organization,
     Replica,
 )
+from agentapi_mcp.core.catalogue.term_models import Provider, Term
 from agentapi_mcp.core.identity.principals import Principal
 
 
@@ -82,4 +83,24 @@ class OrganizationStore(Protocol):
 
     async def limit(self, operator: Principal, org_id: OrgId, name: str, most: int | None) -> None:
         """Set a limit of any organisation, or remove it, and leave all else; raise NotFoundError if there is none."""
+        ...
+
+
+class TermStore(Protocol):
+    """Providers and terms, which belong to no organisation."""
+
+    async def providers(self, principal: Principal) -> tuple[Provider, ...]:
+        """List the providers, by their ids."""
+        ...
+
+    async def terms(self, principal: Principal) -> tuple[Term, ...]:
+        """List the terms, by kind and then in their order."""
+        ...
+
+    async def add_provider(self, operator: Principal, provider: Provider) -> tuple[Provider, bool]:
+        """Add a provider unless its id is taken; return the one that is there, and whether it is new."""
+        ...
+
+    async def add_term(self, operator: Principal, term: Term) -> tuple[Term, bool]:
+        """Add a term unless its id is taken in its kind; return the one that is there, and whether it is new."""
         ...

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import AgentId, MessageId, ModelRowId, OrgId, SessionId, TaskId, TurnId, UserId
-from agentapi_mcp.base.json_records import named
+from agentapi_mcp.base.json_records import named, unlisted
 from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
@@ -189,7 +189,7 @@ class TurnCost:
     time_to_first_token: timedelta | None = None
     model_used: str | None = None
     provider: str | None = None
-    budget: BudgetState | None = None
+    budget: BudgetState | None = field(default=None, metadata=unlisted())
     route: tuple[RouteStep, ...] = ()
 
 

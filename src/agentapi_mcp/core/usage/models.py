@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
+MOST_GROUPS, USUAL_GROUPS = 1000, 100
 _NANOS = Decimal(1_000_000_000)
 # The upper bounds of the buckets of agentapi.latency_bucket (0019_ledger.sql) in milliseconds; the last has none.
 _FIRST_BOUND, _RATIO = 100.0, 1.5
@@ -53,12 +54,27 @@ class UsageSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedSums:
+    """Sums over what users say of conversations elsewhere; nobody has billed them here."""
+
+    interactions: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanos: int = 0
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """The exact sum of the costs that were said, in US dollars."""
+        return Decimal(self.cost_nanos) / _NANOS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSums:
     """Sums over turns that have ended; what is unknown is missing in the sums, and never zero by itself.
 
     `errors` are turns that failed or were interrupted, `unpriced` those whose cost nobody knows, `agents` is how many
     different ones there were, and `busy` how long all turns took together. `latencies` counts turns by how long they
-    took, in the buckets of the store.
+    took, in the buckets of the store. `reported` is in none of the other numbers but `agents` and `last_at`.
     """
 
     turns: int = 0
@@ -73,6 +89,7 @@ class UsageSums:
     busy: timedelta = timedelta(0)
     last_at: datetime | None = None
     latencies: Sequence[int] = ()
+    reported: ReportedSums = ReportedSums()
 
     @property
     def cost_usd(self) -> Decimal | None:

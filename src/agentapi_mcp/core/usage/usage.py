@@ -6,12 +6,18 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.identity.principals import Action, Principal, refusal, require
-from agentapi_mcp.core.usage.models import UsageGroup, UsageQuery, UsageReport, UsageSpan, UsageSums
+from agentapi_mcp.core.usage.models import (
+    MOST_GROUPS,
+    USUAL_GROUPS,
+    UsageGroup,
+    UsageQuery,
+    UsageReport,
+    UsageSpan,
+    UsageSums,
+)
 from agentapi_mcp.core.usage.periods import read_bounds, read_period
 from agentapi_mcp.core.usage.ports import UsageStore
 
-MOST_GROUPS = 1000
-USUAL_GROUPS = 100
 RECENT = timedelta(days=30)
 _DAY = timedelta(days=1)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # before there was anything

@@ -20,6 +20,7 @@ RPC_CODES: dict[str, int] = {
     "not_found": INVALID_PARAMS,
     "conflict": INVALID_REQUEST,
     "limit_exceeded": INTERNAL_ERROR,
+    "budget_exceeded": INVALID_REQUEST,
     "configuration": INTERNAL_ERROR,
     "backend": INTERNAL_ERROR,
     "issuer_unavailable": INTERNAL_ERROR,

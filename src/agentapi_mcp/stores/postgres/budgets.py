@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import BudgetExceededError, NotFoundError
 from agentapi_mcp.base.ids import OrgId
-from agentapi_mcp.base.json_records import from_json
+from agentapi_mcp.base.json_records import from_json, to_json
 from agentapi_mcp.core.budgets.models import (
     NANOS,
     Budget,
@@ -28,16 +28,18 @@ from agentapi_mcp.stores.postgres.database import Database, Row
 
 # SQLSTATE of a turn that a budget, or its caller's own amount, refuses.
 _OVER_BUDGET = "AA004"
-# With the period that runs; of a member's budget, that of the caller.
+# With the sums of all slices of the period that runs; of a member's budget, that of the caller.
 _BUDGETS: LiteralString = """
 SELECT b.id, b.org_id, b.plan, b.scope, b.subject, b.period, b.hard, b.limit_nanos, b.by_operator,
-       coalesce(p.spent_nanos, 0) AS spent_nanos, coalesce(p.reserved_nanos, 0) AS reserved_nanos,
-       coalesce(p.unpriced, 0) AS unpriced, agentapi.period_end(b.period, s.starts) AS renews_at
+       p.spent_nanos, p.reserved_nanos, p.unpriced, agentapi.period_end(b.period, s.starts) AS renews_at
   FROM agentapi.budgets b
  CROSS JOIN LATERAL (SELECT agentapi.period_start(b.period, clock_timestamp()) AS starts) AS s
-  LEFT JOIN agentapi.budget_periods p
-    ON p.budget_id = b.id AND p.org_id = $1 AND p.starts = s.starts
-   AND p.holder = CASE b.scope WHEN 'member' THEN $2::uuid ELSE $1 END
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(o.spent_nanos), 0)::bigint AS spent_nanos,
+              coalesce(sum(o.reserved_nanos), 0)::bigint AS reserved_nanos, coalesce(sum(o.unpriced), 0) AS unpriced
+         FROM agentapi.budget_periods o
+        WHERE o.budget_id = b.id AND o.org_id = $1 AND o.starts = s.starts
+          AND o.holder = CASE b.scope WHEN 'member' THEN $2::uuid ELSE $1 END) AS p
 """
 _ORDER: LiteralString = " ORDER BY b.plan NULLS FIRST, b.scope, b.subject, b.period, b.hard DESC, b.by_operator DESC"
 _OWN: LiteralString = f"""{_BUDGETS}
@@ -219,25 +221,31 @@ def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
         return None
     over = json.loads(str(error))
     needed = None if over["needed_usd"] is None else Decimal(over["needed_usd"])
+    details: dict[str, object] = {"needed_usd": None if needed is None else float(needed)}
     if "most_usd" in over:
-        most = dollars(Decimal(over["most_usd"]))
-        if needed is None:
-            return BudgetExceededError(
-                f"What this message may cost is not known, so max_cost_usd ({most}) cannot be kept: pass max_tokens if "
-                "the model has a price, choose a model with one, or leave max_cost_usd out. Nothing was asked."
-            )
-        return BudgetExceededError(
-            f"This message may cost {dollars(needed)}, more than max_cost_usd ({most}): lower max_tokens, choose a "
-            "cheaper model, go on in a new session, or raise max_cost_usd. Nothing was asked."
-        )
+        most = Decimal(over["most_usd"])
+        return BudgetExceededError(_beyond(most, needed), {**details, "max_cost_usd": float(most), "budget": None})
     state, running = read_state(over), Decimal(over["running_usd"])
-    held = f", {dollars(running)} of it is held for turns that run" if running else ""
+    held = f", {dollars(running)} of it is reserved for turns that run" if running else ""
     whose = "the operator of this server" if over["by_operator"] else "an administrator of your organisation"
     name = name_budget(state.scope, state.period)
     return BudgetExceededError(
         f"{name[:1].upper()}{name[1:]} ({dollars(state.limit_usd)}) has {dollars(state.left_usd)} left{held}, and this "
         f"message may cost {dollars(needed or Decimal(0))}; {when_renewed(state.renews_at)}. Lower max_tokens, choose "
-        f"a cheaper model, or ask {whose} for more. Nothing was asked."
+        f"a cheaper model, or ask {whose} for more. Nothing was asked.",
+        {**details, "max_cost_usd": None, "budget": to_json(state, amount=float)},
+    )
+
+
+def _beyond(most: Decimal, needed: Decimal | None) -> str:
+    if needed is None:
+        return (
+            f"What this message may cost is not known, so the {dollars(most)} that you allow cannot be kept: pass "
+            "max_tokens if the model has a price, choose a model with one, or allow any cost. Nothing was asked."
+        )
+    return (
+        f"This message may cost {dollars(needed)}, more than the {dollars(most)} that you allow: lower max_tokens, "
+        "choose a cheaper model, go on in a new session, or allow more. Nothing was asked."
     )
 
 

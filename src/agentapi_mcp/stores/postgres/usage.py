@@ -1,4 +1,8 @@
-"""Usage in Postgres: whole days from their sums, the rest of a period from the ledger, under row-level security."""
+"""Usage in Postgres: whole days from their sums, the rest of a period from the ledger, under row-level security.
+
+The sums of days are there three times: of everybody by what they used, of organisations without persons, and of persons
+whatever they used; each question is asked where it finds the fewest rows.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -9,19 +13,20 @@ from typing_extensions import override
 
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.usage.models import UsageGroup, UsageRow, UsageRows, UsageSpan, UsageSums
+from agentapi_mcp.core.usage.models import ReportedSums, UsageGroup, UsageRow, UsageRows, UsageSpan, UsageSums
 from agentapi_mcp.core.usage.ports import UsageStore
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 
 # What a statement reads: entries of the ledger, the sums of days, or those with the entries around them.
 Part = Literal["entries", "days", "both"]
 _BUCKETS, _BUCKET = 24, 10**12
-_SUMS: LiteralString = (
-    "sum(e.turns) AS turns, sum(e.errors) AS errors, sum(e.unpriced) AS unpriced, sum(e.input_tokens) AS input_tokens, "
-    "sum(e.output_tokens) AS output_tokens, sum(e.cached_tokens) AS cached_tokens, "
-    "sum(e.reasoning_tokens) AS reasoning_tokens, sum(e.cost_nanos) AS cost_nanos, sum(e.latency_ms) AS latency_ms, "
-    "max(e.last_at) AS last_at, sum(e.latencies) AS latencies"
+_SUMMED: tuple[LiteralString, ...] = (
+    *("turns", "errors", "unpriced", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
+    *("cost_nanos", "latency_ms", "latencies"),
+    *("reported", "reported_input_tokens", "reported_output_tokens", "reported_nanos"),
 )
+_NAMES: LiteralString = ", ".join((*_SUMMED, "last_at"))
+_SUMS: LiteralString = ", ".join((*(f"sum(e.{name}) AS {name}" for name in _SUMMED), "max(e.last_at) AS last_at"))
 _OWN: LiteralString = "e.org_id = $1 AND e.person = (SELECT agentapi.own_person())"
 _WHOLE: LiteralString = "e.org_id = $1"
 _IN_DAYS: dict[UsageGroup | None, LiteralString] = {
@@ -44,17 +49,30 @@ _IN_LEDGER: dict[UsageGroup | None, LiteralString] = {
 # As agentapi.enter adds an entry to its day; a bucket has its twelve digits as in agentapi.latencies_of.
 _ENTRIES: LiteralString = """
 SELECT e.key, e.agent, e.turns, e.errors, e.unpriced, e.input_tokens, e.output_tokens, e.cached_tokens,
-       e.reasoning_tokens, e.cost_nanos, e.latency_ms, e.last_at,
-       (e.turns || repeat('0', 12 * (e.bucket - 1)))::numeric AS latencies
+       e.reasoning_tokens, e.cost_nanos, e.latency_ms,
+       (e.turns || repeat('0', 12 * (e.bucket - 1)))::numeric AS latencies, e.reported,
+       e.reported_input_tokens, e.reported_output_tokens, e.reported_nanos, e.last_at
   FROM (SELECT {key} AS key, e.agent, agentapi.latency_bucket(e.latency_ms) AS bucket,
                count(*) FILTER (WHERE e.kind = 'turn') AS turns,
                count(*) FILTER (WHERE e.kind = 'turn' AND e.outcome IN ('failed', 'interrupted')) AS errors,
                sum(e.unpriced) AS unpriced, sum(coalesce(e.input_tokens, 0)) AS input_tokens,
                sum(coalesce(e.output_tokens, 0)) AS output_tokens, sum(coalesce(e.cached_tokens, 0)) AS cached_tokens,
                sum(coalesce(e.reasoning_tokens, 0)) AS reasoning_tokens, sum(coalesce(e.cost_nanos, 0)) AS cost_nanos,
-               sum(coalesce(e.latency_ms, 0)) FILTER (WHERE e.kind = 'turn') AS latency_ms, max(e.at) AS last_at
+               sum(coalesce(e.latency_ms, 0)) FILTER (WHERE e.kind = 'turn') AS latency_ms,
+               count(*) FILTER (WHERE e.kind = 'reported') AS reported,
+               sum(coalesce(e.reported_input_tokens, 0)) AS reported_input_tokens,
+               sum(coalesce(e.reported_output_tokens, 0)) AS reported_output_tokens,
+               sum(coalesce(e.reported_nanos, 0)) AS reported_nanos, max(e.at) AS last_at
           FROM agentapi.ledger e WHERE {whose} AND e.at >= {begin} AND e.at < {end}
          GROUP BY 1, 2, 3) e
+"""
+# Without agents, which are told apart by a second look, at the index alone.
+_MEMBERS: LiteralString = """
+SELECT e.key::text AS key, e.agent, {names} FROM (
+       SELECT e.person AS key, NULL::text AS agent, {sums}
+         FROM agentapi.usage_daily_of_persons e WHERE {days} GROUP BY 1
+        UNION ALL
+       SELECT e.person, e.agent, {nothing} FROM agentapi.usage_daily e WHERE {days} GROUP BY e.person, e.agent) AS e
 """
 
 
@@ -67,16 +85,30 @@ def _entries(by: UsageGroup | None, whose: LiteralString, begin: LiteralString, 
     )
 
 
+def _days(by: UsageGroup | None, whose: LiteralString) -> LiteralString:
+    days: LiteralString = f"{whose} AND e.day >= $2::date AND e.day < $3::date"
+    if by is UsageGroup.MEMBER and whose == _WHOLE:
+        nothing: LiteralString = ", ".join((*("0" for _ in _SUMMED), "NULL::timestamptz"))
+        return (
+            _MEMBERS.replace("{names}", _NAMES)
+            .replace("{sums}", _SUMS)
+            .replace("{nothing}", nothing)
+            .replace("{days}", days)
+        )
+    table: LiteralString = "usage_daily_of_organizations" if whose == _WHOLE else "usage_daily"
+    return (
+        f"SELECT {_IN_DAYS[by]} AS key, e.agent, {_SUMS} "  # noqa: S608  # literals
+        f"FROM agentapi.{table} e WHERE {days} GROUP BY 1, 2"
+    )
+
+
 def _statement(by: UsageGroup | None, whose: LiteralString, part: Part) -> LiteralString:
     """Return a statement: its parameters are the organisation, the bounds of the period's parts, how many groups."""
     limit: LiteralString = "$4"
     if part == "entries":
         parts = _entries(by, whose, "$2::timestamptz", "$3::timestamptz")
     else:
-        parts = (
-            f"SELECT {_IN_DAYS[by]} AS key, e.agent, {_SUMS} FROM agentapi.usage_daily e "  # noqa: S608  # literals
-            f"WHERE {whose} AND e.day >= $2::date AND e.day < $3::date GROUP BY 1, 2"
-        )
+        parts = _days(by, whose)
     if part == "both":
         limit = "$8"
         head = _entries(by, whose, "$4::timestamptz", "$5::timestamptz")
@@ -87,10 +119,8 @@ def _statement(by: UsageGroup | None, whose: LiteralString, part: Part) -> Liter
         f"WITH parts AS MATERIALIZED ({parts}), "  # noqa: S608  # literals
         f"groups AS MATERIALIZED (SELECT e.key, count(DISTINCT e.agent) AS agents, {_SUMS} FROM parts e GROUP BY 1), "
         f"most AS (SELECT g.* FROM groups g ORDER BY {order} LIMIT {limit}) "
-        "SELECT NULL AS key, (SELECT count(*) FROM groups) AS groups, count(DISTINCT e.agent) AS agents, "
-        f"{_SUMS} FROM parts e UNION ALL "
-        "SELECT m.key, 0, m.agents, m.turns, m.errors, m.unpriced, m.input_tokens, m.output_tokens, m.cached_tokens, "
-        "m.reasoning_tokens, m.cost_nanos, m.latency_ms, m.last_at, m.latencies FROM most m"
+        f"SELECT NULL AS key, (SELECT count(*) FROM groups) AS groups, count(DISTINCT e.agent) AS agents, {_SUMS} "
+        f"FROM parts e UNION ALL SELECT m.key, 0, m.agents, {_NAMES} FROM most m"
     )
 
 
@@ -167,11 +197,11 @@ def _labelled(
 
 
 def sums_of(row: Row) -> UsageSums:
-    """Return the sums of a row; a row of another statement has no `latencies`."""
+    """Return the sums of a row; a row of another statement has no `latencies`, and nothing that was reported."""
     latencies = int(row.get("latencies") or 0)
 
     def count(name: str) -> int:
-        return int(row[name] or 0)
+        return int(row.get(name) or 0)
 
     return UsageSums(
         turns=count("turns"),
@@ -186,4 +216,10 @@ def sums_of(row: Row) -> UsageSums:
         busy=timedelta(milliseconds=count("latency_ms")),
         last_at=row["last_at"],
         latencies=tuple(latencies // _BUCKET**n % _BUCKET for n in range(_BUCKETS)),
+        reported=ReportedSums(
+            interactions=count("reported"),
+            input_tokens=count("reported_input_tokens"),
+            output_tokens=count("reported_output_tokens"),
+            cost_nanos=count("reported_nanos"),
+        ),
     )

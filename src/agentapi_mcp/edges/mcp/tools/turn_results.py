@@ -7,11 +7,10 @@ from decimal import Decimal
 from mcp_types import Annotations, CallToolResult
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import number_of, one_line, quoted
+from agentapi_mcp.base.text import number_of, one_line
 from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import ChatEstimate, Sent, Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tools.answers import text_block
-from agentapi_mcp.presentation.budgets import describe_estimate
 from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import cut
 from agentapi_mcp.presentation.turns import (
@@ -67,8 +66,8 @@ def turn_result(turn: Turn, sent: Sent | None = None) -> CallToolResult:
 
 def estimate_result(chat: ChatEstimate, most: Decimal | None) -> CallToolResult:
     """Answer with what a message may cost, in the fields of a turn; nobody was asked."""
-    text = describe_estimate(chat.estimate, quoted(chat.agent), most)
-    return CallToolResult(content=[text_block(text)], structured_content=estimate_fields(chat, text))
+    fields = estimate_fields(chat, most)
+    return CallToolResult(content=[text_block(str(fields["text"]))], structured_content=fields)
 
 
 def cancel_result(turn: Turn) -> CallToolResult:

@@ -42,20 +42,27 @@ CREATE INDEX agentapi_budgets_key ON agentapi.budgets (key_id) WHERE key_id IS N
 -- starts          the period's first day in UTC; the year 1 of a total
 -- spent_nanos     what its turns have cost; of those whose cost nobody knows (`unpriced`), what was reserved
 -- reserved_nanos  what its running turns have reserved
+-- A period is a row, and where turns would wait for each other several, its slices: what is spent is their sum. A turn
+-- counts in the slice in which it has reserved.
+-- share_nanos     how much of the limit is this slice's to spend and reserve; together never more than all of it
+-- limit_nanos     the limit that it is a share of; where the budget has another one now, the share says nothing
 CREATE TABLE agentapi.budget_periods (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     budget_id uuid NOT NULL,
     org_id uuid NOT NULL,
     holder uuid NOT NULL,
     starts date NOT NULL,
+    slice smallint NOT NULL DEFAULT 0,
+    share_nanos bigint NOT NULL DEFAULT 0,
+    limit_nanos bigint NOT NULL DEFAULT 0,
     spent_nanos bigint NOT NULL DEFAULT 0,
     reserved_nanos bigint NOT NULL DEFAULT 0 CHECK (reserved_nanos >= 0),
     unpriced integer NOT NULL DEFAULT 0,
-    CONSTRAINT agentapi_budget_periods_of UNIQUE (budget_id, org_id, holder, starts)
+    CONSTRAINT agentapi_budget_periods_of UNIQUE (budget_id, org_id, holder, starts, slice)
 ) WITH (fillfactor = 50);
 
 -- The turn is its own reservation: there is none without a turn.
--- budget_periods  those that it counts in, by their budgets' ids
+-- budget_periods  the slices of periods that it counts in, by their budgets' ids
 -- reserved_nanos  what it has reserved in each
 ALTER TABLE agentapi.turns ADD COLUMN budget_periods uuid[], ADD COLUMN reserved_nanos bigint;
 
@@ -163,6 +170,9 @@ CREATE FUNCTION agentapi.remove_periods() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
 BEGIN
+    -- Slices in their order, as everywhere: no deadlock.
+    PERFORM FROM agentapi.budget_periods p WHERE p.budget_id = OLD.id ORDER BY p.org_id, p.holder, p.starts, p.slice
+        FOR UPDATE;
     DELETE FROM agentapi.budget_periods p WHERE p.budget_id = OLD.id;
     RETURN NULL;
 END
@@ -185,12 +195,120 @@ BEGIN
 END
 $function$;
 
+-- What is spent and reserved in all slices of a period.
+CREATE FUNCTION agentapi.used_nanos(p_budget uuid, p_org uuid, p_holder uuid, p_starts date) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
+$function$
+BEGIN
+    RETURN (SELECT coalesce(sum(o.spent_nanos + o.reserved_nanos), 0) FROM agentapi.budget_periods o
+             WHERE o.budget_id = p_budget AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts);
+END
+$function$;
+
 -- What there is to know of a budget's period, for answers and refusals.
 CREATE FUNCTION agentapi.budget_state(b agentapi.budgets, p_starts date, p_left bigint) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS
     $$ SELECT jsonb_build_object('scope', b.scope, 'subject', b.subject, 'plan', b.plan, 'period', b.period, 'hard', b.hard,
                                  'limit_usd', agentapi.dollars(b.limit_nanos), 'left_usd', agentapi.dollars(p_left),
                                  'renews_at', agentapi.period_end(b.period, p_starts), 'by_operator', b.by_operator) $$;
+
+-- A slice that no other transaction has locked, with room for an amount, which is locked from here on; null where there
+-- is none. What a turn has cost beyond its slice is not in the other slices' shares yet: so none of them has room then.
+CREATE FUNCTION agentapi.free_slice(b agentapi.budgets, p_org uuid, p_holder uuid, p_starts date, p_nanos bigint)
+    RETURNS agentapi.budget_periods LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    p agentapi.budget_periods;
+BEGIN
+    IF NOT b.hard OR p_nanos = 0 THEN
+        -- What costs nothing exceeds nothing.
+        SELECT * INTO p FROM agentapi.budget_periods o
+         WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts
+         ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED;
+        RETURN p;
+    END IF;
+    SELECT * INTO p FROM agentapi.budget_periods o
+     WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts
+       AND o.limit_nanos = b.limit_nanos AND p_nanos <= o.share_nanos - o.spent_nanos - o.reserved_nanos
+       AND NOT EXISTS (SELECT FROM agentapi.budget_periods d
+                        WHERE d.budget_id = b.id AND d.org_id = p_org AND d.holder = p_holder AND d.starts = p_starts
+                          AND d.spent_nanos + d.reserved_nanos > d.share_nanos)
+     ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED;
+    RETURN p;
+END
+$function$;
+
+-- A slice with room for an amount, after a wait for others; null where the budget has been removed. Who finds room that
+-- is locked divides it, so that the next ones need not wait. Where none has room, all of what is left is divided anew,
+-- and where that is too little the turn is refused. Whoever comes here locks the slices in their order.
+CREATE FUNCTION agentapi.awaited_slice(b agentapi.budgets, p_org uuid, p_holder uuid, p_starts date, p_nanos bigint)
+    RETURNS agentapi.budget_periods LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    c_slices CONSTANT integer := 8;
+    -- A slice is made where as many such turns have room in it.
+    c_turns CONSTANT integer := 10;
+    v_reserved bigint;
+    v_left bigint;
+    v_slices integer;
+    v_is_new boolean;
+    p agentapi.budget_periods;
+BEGIN
+    SELECT * INTO p FROM agentapi.budget_periods o
+     WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts AND o.slice = 0
+       FOR UPDATE;
+    v_is_new := NOT FOUND;
+    IF v_is_new THEN
+        -- A budget that is being removed is waited for, and does not hold any more.
+        INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts, share_nanos, limit_nanos)
+        SELECT k.id, p_org, p_holder, p_starts, k.limit_nanos, k.limit_nanos FROM agentapi.budgets k WHERE k.id = b.id
+           FOR KEY SHARE ON CONFLICT DO NOTHING;
+        SELECT * INTO p FROM agentapi.budget_periods o
+         WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts AND o.slice = 0
+           FOR UPDATE;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    -- The limit may have changed meanwhile.
+    SELECT * INTO b FROM agentapi.budgets k WHERE k.id = b.id;
+    p := agentapi.free_slice(b, p_org, p_holder, p_starts, p_nanos);
+    IF p.id IS NOT NULL THEN
+        v_slices := (SELECT count(*) FROM agentapi.budget_periods o
+                      WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts);
+        v_left := CASE WHEN b.hard THEN greatest(p.share_nanos - p.spent_nanos - p.reserved_nanos, 0) / 2 ELSE 0 END;
+        IF NOT v_is_new AND v_slices < c_slices AND (NOT b.hard OR v_left > c_turns * p_nanos) THEN
+            UPDATE agentapi.budget_periods o SET share_nanos = o.share_nanos - v_left WHERE o.id = p.id;
+            INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts, slice, share_nanos, limit_nanos)
+            VALUES (b.id, p_org, p_holder, p_starts, v_slices, v_left, p.limit_nanos);
+        END IF;
+        RETURN p;
+    END IF;
+
+    PERFORM FROM agentapi.budget_periods o
+      WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts
+      ORDER BY o.slice FOR UPDATE;
+    SELECT b.limit_nanos - sum(o.spent_nanos + o.reserved_nanos), sum(o.reserved_nanos), count(*)
+      INTO v_left, v_reserved, v_slices FROM agentapi.budget_periods o
+     WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts;
+    IF p_nanos > v_left THEN
+        RAISE EXCEPTION USING ERRCODE = 'AA004', MESSAGE = (
+            agentapi.budget_state(b, p_starts, v_left)
+            || jsonb_build_object('needed_usd', agentapi.dollars(p_nanos),
+                                  'running_usd', agentapi.dollars(v_reserved)))::text;
+    END IF;
+    -- Little is left together, so that there is room for as long as there is enough.
+    UPDATE agentapi.budget_periods o
+       SET limit_nanos = b.limit_nanos,
+           share_nanos = o.spent_nanos + o.reserved_nanos + CASE
+               WHEN v_left / v_slices < c_turns * p_nanos THEN CASE o.slice WHEN 0 THEN v_left ELSE 0 END
+               ELSE v_left / v_slices + CASE o.slice WHEN 0 THEN v_left % v_slices ELSE 0 END END
+     WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts;
+    SELECT * INTO p FROM agentapi.budget_periods o
+     WHERE o.budget_id = b.id AND o.org_id = p_org AND o.holder = p_holder AND o.starts = p_starts AND o.slice = 0;
+    RETURN p;
+END
+$function$;
 
 -- Reserves what a turn may cost in each of its budgets, or refuses it, as SQLSTATE AA004 with a JSON object: by which
 -- budget, or `most_usd`, which its caller set. As with shares, it is refused here, where it is known that no other turn
@@ -233,24 +351,10 @@ BEGIN
         END IF;
         v_holder := CASE b.scope WHEN 'member' THEN v_person ELSE NEW.org_id END;
         v_starts := agentapi.period_start(b.period, v_now);
-        SELECT * INTO p FROM agentapi.budget_periods o
-         WHERE o.budget_id = b.id AND o.org_id = NEW.org_id AND o.holder = v_holder AND o.starts = v_starts FOR UPDATE;
-        IF NOT FOUND THEN
-            -- A budget that is being removed is waited for, and does not hold any more.
-            INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts)
-            SELECT k.id, NEW.org_id, v_holder, v_starts FROM agentapi.budgets k WHERE k.id = b.id FOR KEY SHARE
-            ON CONFLICT DO NOTHING;
-            SELECT * INTO p FROM agentapi.budget_periods o
-             WHERE o.budget_id = b.id AND o.org_id = NEW.org_id AND o.holder = v_holder AND o.starts = v_starts FOR UPDATE;
-            CONTINUE WHEN NOT FOUND;
-        END IF;
-        -- What costs nothing exceeds nothing.
-        IF b.hard AND NEW.reserved_nanos > 0
-           AND NEW.reserved_nanos > b.limit_nanos - p.spent_nanos - p.reserved_nanos THEN
-            RAISE EXCEPTION USING ERRCODE = 'AA004', MESSAGE = (
-                agentapi.budget_state(b, v_starts, b.limit_nanos - p.spent_nanos - p.reserved_nanos)
-                || jsonb_build_object('needed_usd', agentapi.dollars(NEW.reserved_nanos),
-                                      'running_usd', agentapi.dollars(p.reserved_nanos)))::text;
+        p := agentapi.free_slice(b, NEW.org_id, v_holder, v_starts, NEW.reserved_nanos);
+        IF p.id IS NULL THEN
+            p := agentapi.awaited_slice(b, NEW.org_id, v_holder, v_starts, NEW.reserved_nanos);
+            CONTINUE WHEN p.id IS NULL;
         END IF;
         UPDATE agentapi.budget_periods o SET reserved_nanos = o.reserved_nanos + NEW.reserved_nanos WHERE o.id = p.id;
         NEW.budget_periods := NEW.budget_periods || p.id;
@@ -267,19 +371,30 @@ CREATE TRIGGER reserve_budgets BEFORE INSERT ON agentapi.turns FOR EACH ROW EXEC
 CREATE FUNCTION agentapi.known_nanos(t agentapi.turns) RETURNS bigint LANGUAGE sql IMMUTABLE AS
     $$ SELECT CASE WHEN t.asked_at IS NULL AND t.cost_usd IS NULL THEN 0 ELSE agentapi.nanos(t.cost_usd) END $$;
 
--- Changes the sums of periods, one after the other in the order of their budgets' ids, as everywhere: no deadlock. Returns
--- the state of the budget of which the least is left.
-CREATE FUNCTION agentapi.settle_periods(p_periods uuid[], p_spent bigint, p_released bigint, p_unpriced integer)
-    RETURNS jsonb LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
+-- Changes the sums of slices, one after the other in the order of their budgets' ids, as everywhere: no deadlock. Returns
+-- the state of the budget of which the least is left. A transaction that settles several turns, `p_whole`, has all slices
+-- of a period from the first on, in their order.
+CREATE FUNCTION agentapi.settle_periods(p_periods uuid[], p_spent bigint, p_released bigint, p_unpriced integer,
+    p_whole boolean) RETURNS jsonb LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
 $function$
 DECLARE
     v_id uuid;
     v_tightest jsonb;
+    v_left bigint;
     v_least bigint;
     p agentapi.budget_periods;
     b agentapi.budgets;
 BEGIN
     FOREACH v_id IN ARRAY p_periods LOOP
+        IF p_whole THEN
+            SELECT * INTO p FROM agentapi.budget_periods o WHERE o.id = v_id;
+            PERFORM FROM agentapi.budget_periods o
+              WHERE o.budget_id = p.budget_id AND o.org_id = p.org_id AND o.holder = p.holder AND o.starts = p.starts
+                AND o.slice = 0 FOR UPDATE;
+            PERFORM FROM agentapi.budget_periods o
+              WHERE o.budget_id = p.budget_id AND o.org_id = p.org_id AND o.holder = p.holder AND o.starts = p.starts
+              ORDER BY o.slice FOR UPDATE;
+        END IF;
         UPDATE agentapi.budget_periods o
            SET spent_nanos = o.spent_nanos + p_spent, reserved_nanos = o.reserved_nanos - p_released,
                unpriced = o.unpriced + p_unpriced
@@ -287,8 +402,9 @@ BEGIN
         -- Removed meanwhile, with its user or by whoever set it.
         CONTINUE WHEN NOT FOUND;
         SELECT * INTO b FROM agentapi.budgets k WHERE k.id = p.budget_id;
-        IF v_least IS NULL OR b.limit_nanos - p.spent_nanos - p.reserved_nanos < v_least THEN
-            v_least := b.limit_nanos - p.spent_nanos - p.reserved_nanos;
+        v_left := b.limit_nanos - agentapi.used_nanos(b.id, p.org_id, p.holder, p.starts);
+        IF v_least IS NULL OR v_left < v_least THEN
+            v_least := v_left;
             v_tightest := agentapi.budget_state(b, p.starts, v_least);
         END IF;
     END LOOP;
@@ -308,7 +424,7 @@ DECLARE
 BEGIN
     IF TG_OP = 'DELETE' THEN
         PERFORM agentapi.settle_periods(OLD.budget_periods, coalesce(v_was, OLD.reserved_nanos), OLD.reserved_nanos,
-                                        (v_was IS NULL)::integer);
+                                        (v_was IS NULL)::integer, true);
         IF v_was IS NULL THEN
             DELETE FROM agentapi.late_reservations r WHERE r.turn_id IN (
                 SELECT o.turn_id FROM agentapi.late_reservations o WHERE o.deleted_at < clock_timestamp() - interval '1 day'
@@ -321,11 +437,11 @@ BEGIN
     v_is := agentapi.known_nanos(NEW);
     IF OLD.status IN ('running', 'input_required') THEN
         v_tightest := agentapi.settle_periods(OLD.budget_periods, coalesce(v_is, OLD.reserved_nanos), OLD.reserved_nanos,
-                                              (v_is IS NULL)::integer);
+                                              (v_is IS NULL)::integer, false);
     ELSE
         v_tightest := agentapi.settle_periods(
             OLD.budget_periods, coalesce(v_is, OLD.reserved_nanos) - coalesce(v_was, OLD.reserved_nanos), 0,
-            (v_is IS NULL)::integer - (v_was IS NULL)::integer);
+            (v_is IS NULL)::integer - (v_was IS NULL)::integer, false);
     END IF;
     NEW.cost_details := NEW.cost_details || jsonb_build_object('budget', v_tightest);
     RETURN NEW;
@@ -350,7 +466,7 @@ DECLARE
 BEGIN
     DELETE FROM agentapi.late_reservations o WHERE o.turn_id = NEW.turn_id RETURNING * INTO r;
     IF FOUND THEN
-        PERFORM agentapi.settle_periods(r.budget_periods, NEW.cost_nanos - r.reserved_nanos, 0, -1);
+        PERFORM agentapi.settle_periods(r.budget_periods, NEW.cost_nanos - r.reserved_nanos, 0, -1, false);
     END IF;
     RETURN NULL;
 END
@@ -418,10 +534,8 @@ BEGIN
     refused := false;
     FOR b IN SELECT * FROM agentapi.budgets_of(p_org, p_user, p_agent, p_key) LOOP
         v_starts := agentapi.period_start(b.period, clock_timestamp());
-        v_left := b.limit_nanos - coalesce((
-            SELECT o.spent_nanos + o.reserved_nanos FROM agentapi.budget_periods o
-             WHERE o.budget_id = b.id AND o.org_id = p_org AND o.starts = v_starts
-               AND o.holder = CASE b.scope WHEN 'member' THEN v_person ELSE p_org END), 0);
+        v_left := b.limit_nanos - agentapi.used_nanos(
+            b.id, p_org, CASE b.scope WHEN 'member' THEN v_person ELSE p_org END, v_starts);
         v_refuses := b.hard AND reserve_nanos > 0 AND reserve_nanos > v_left;
         IF v_least IS NULL OR v_refuses AND NOT refused OR v_refuses = refused AND v_left < v_least THEN
             v_least := v_left;
@@ -435,8 +549,11 @@ $function$;
 REVOKE ALL ON FUNCTION agentapi.own_plans(), agentapi.period_start(text, timestamptz), agentapi.period_end(text, date),
     agentapi.dollars(bigint), agentapi.estimated_nanos(jsonb, uuid, uuid), agentapi.amount_to_reserve(jsonb, bigint),
     agentapi.budgets_of(uuid, uuid, text, uuid), agentapi.budget_state(agentapi.budgets, date, bigint),
-    agentapi.remove_periods(), agentapi.reserve_budgets(), agentapi.known_nanos(agentapi.turns),
-    agentapi.settle_periods(uuid[], bigint, bigint, integer), agentapi.settle_budgets(), agentapi.settle_late_bill(),
+    agentapi.used_nanos(uuid, uuid, uuid, date), agentapi.remove_periods(),
+    agentapi.free_slice(agentapi.budgets, uuid, uuid, date, bigint),
+    agentapi.awaited_slice(agentapi.budgets, uuid, uuid, date, bigint), agentapi.reserve_budgets(),
+    agentapi.known_nanos(agentapi.turns), agentapi.settle_periods(uuid[], bigint, bigint, integer, boolean),
+    agentapi.settle_budgets(), agentapi.settle_late_bill(),
     agentapi.end_turn_2(text, jsonb, text, jsonb), agentapi.estimate_turn_1(text, uuid, text, uuid),
     agentapi.expected_costs(jsonb, uuid, uuid, uuid, text, uuid) FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION agentapi.own_plans() TO authenticated;

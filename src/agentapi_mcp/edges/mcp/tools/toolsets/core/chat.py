@@ -31,7 +31,7 @@ TOOLSET = Toolset()
 _WAIT = Argument(
     name="wait_seconds",
     kind="integer",
-    about="How long to wait; 0: not at all",
+    about="0: do not wait",
     least=0,
     most=int(LONGEST_WAIT.total_seconds()),
 )
@@ -44,10 +44,9 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
         title="Chat with an agent",
         about=(
             "Ask another AI model or coding agent (Claude, GPT, Gemini, Codex, Droid, n8n …) for a review, a second "
-            "opinion, code, research. Pass the session_id of an earlier answer to go on with that session. "
-            "If status is running, call get_turn with the turn_id. If a call was cut or timed out, send the same "
-            "message again: it gets the same turn. Behind a proxy that may swallow answers, only an idempotency_key "
-            "makes that certain."
+            "opinion, code, research. Pass an answer's session_id to go on with that session. If status is running, "
+            "call get_turn. If a call was cut or timed out, send the same message again: it gets the same turn. Behind "
+            "a proxy that may swallow answers, only an idempotency_key makes that certain."
         ),
         arguments=(
             Argument(name="message", about="What to say", required=True),
@@ -60,7 +59,7 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
             _WAIT,
             Argument(name="system_prompt", about="Instructions for this turn", verbatim=True),
             Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
-            Argument(name="max_tokens", kind="integer", about="Longest answer in tokens", least=1),
+            Argument(name="max_tokens", kind="integer", about="Longest answer", least=1),
             Argument(name="max_cost_usd", kind="number", about="Refuse what may cost more", least=0),
             Argument(name="estimate", kind="boolean", about="Only say the cost"),
         ),
@@ -100,7 +99,7 @@ async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
     ToolSpec(
         name="get_turn",
         title="Get a turn",
-        about="Wait for a turn that chat left running, or read one again: status, reply, cost, error.",
+        about="Wait for a running turn, or read one again: status, reply, cost, error.",
         arguments=(_TURN, _WAIT),
         answers=TurnOut,
         action=Action.READ_SESSIONS,

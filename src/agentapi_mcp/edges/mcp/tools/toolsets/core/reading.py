@@ -42,7 +42,7 @@ _CURSOR = Argument(name="cursor", about="A next_cursor")
     ToolSpec(
         name="list_agents",
         title="List agents",
-        about="List agents: what each is for, how it is now, its models, what it lacks.",
+        about="List agents: what each is for, its state, models, what it lacks.",
         arguments=(_QUERY, _CURSOR),
         answers=AgentsOut,
         action=Action.READ_CATALOGUE,
@@ -70,7 +70,7 @@ async def list_agents(call: ToolCall) -> CallToolResult:
     ToolSpec(
         name="list_models",
         title="List models",
-        about="List models of agents, with context window and prices in USD per million tokens.",
+        about="List agents' models: context window, prices in USD per million tokens.",
         arguments=(Argument(name="agent", about="Only this agent's"), _QUERY, _CURSOR),
         answers=ModelsOut,
         action=Action.READ_CATALOGUE,
@@ -133,10 +133,10 @@ async def list_sessions(call: ToolCall) -> CallToolResult:
     ToolSpec(
         name="get_transcript",
         title="Get a transcript",
-        about="Read a session's messages, the newest part first; the cursor leads to earlier ones.",
+        about="Read a session's messages, newest part first.",
         arguments=(
             Argument(name="session_id", about="From chat or list_sessions", required=True),
-            Argument(name="cursor", about="From the part after"),
+            Argument(name="cursor", about="A next_cursor: earlier ones"),
             Argument(name="format", about="Default: markdown", one_of=("markdown", "json")),
         ),
         answers=TranscriptOut,
@@ -183,7 +183,7 @@ async def _part(call: ToolCall, caller: Caller) -> Transcript:
     ToolSpec(
         name="get_health",
         title="Get health",
-        about="Check whether the server and its agents work: status, last check, failures, latency.",
+        about="Check the server and its agents: status, last check, failures, latency.",
         arguments=(Argument(name="agent", about="Only this agent"),),
         answers=HealthOut,
         action=Action.READ_CATALOGUE,

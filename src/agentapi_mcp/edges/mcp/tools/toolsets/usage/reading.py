@@ -3,8 +3,7 @@
 from mcp_types import CallToolResult
 
 from agentapi_mcp.core.identity.principals import Action
-from agentapi_mcp.core.usage.models import UsageGroup
-from agentapi_mcp.core.usage.usage import MOST_GROUPS
+from agentapi_mcp.core.usage.models import MOST_GROUPS, UsageGroup
 from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
