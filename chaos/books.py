@@ -65,9 +65,7 @@ def bills_are_the_providers(evidence: Evidence) -> Iterator[Violation]:
 
 def budgets_settled(evidence: Evidence) -> Iterator[Violation]:
     """Require that nothing is reserved by turns that have ended, and that what they have cost is spent."""
-    turns = _turns_by_period(evidence)
-    for period in evidence.periods:
-        its = turns[period.id]
+    for period, its in _periods(evidence):
         held = sum(turn.reserved_nanos or 0 for turn in its if turn.status not in FINAL)
         ended = [turn for turn in its if turn.status in FINAL]
         spent, unpriced = sum(map(_counted, ended)), sum(_known(turn) is None for turn in ended)
@@ -83,9 +81,8 @@ def limits_held(evidence: Evidence) -> Iterator[Violation]:
 
     When the last turn was let in, all had room: only turns that ended after it can exceed what they had reserved.
     """
-    turns = _turns_by_period(evidence)
-    for period in evidence.periods:
-        its = [turn for turn in turns[period.id] if turn.reserved_nanos]
+    for period, all_ in _periods(evidence):
+        its = [turn for turn in all_ if turn.reserved_nanos]
         if not period.hard or not its:
             continue
         last = max(turn.created_at for turn in its) - _WAITED
@@ -99,18 +96,17 @@ def limits_held(evidence: Evidence) -> Iterator[Violation]:
 def left_is_told(evidence: Evidence) -> Iterator[Violation]:
     """Require that every answer says what is left of one of its budgets, and of a hard one nothing impossible."""
     turns = {turn.id: turn for turn in evidence.turns}
-    periods = {period.id: period for period in evidence.periods}
-    overruns = {period: _overrun(its) for period, its in _turns_by_period(evidence).items()}
+    periods = {each: (period, _overrun(its)) for period, its in _periods(evidence) for each in period.slices}
     for message in evidence.messages:
         told = message.last
         turn = turns.get(told.turn_id) if told is not None and told.status in FINAL else None
         if told is None or turn is None or not turn.budget_periods or not told.saved:
             continue
         its, left = [periods[each] for each in turn.budget_periods if each in periods], told.left
-        meant = [] if left is None else [each for each in its if _is_of(left, each)]
+        meant = [] if left is None else [overrun for period, overrun in its if _is_of(left, period)]
         if left is None or not meant:
             yield Violation("left_not_told", turn.id, f"told {left}")
-        elif left.hard and left.nanos < -max(overruns[each.id] for each in meant):
+        elif left.hard and left.nanos < -max(meant):
             yield Violation("left_below_overrun", turn.id, f"{left.nanos} nano-dollars left")
 
 
@@ -188,12 +184,14 @@ def _bill(turn: Turn) -> Sums:
     )
 
 
-def _turns_by_period(evidence: Evidence) -> dict[str, list[Turn]]:
+def _periods(evidence: Evidence) -> Iterator[tuple[Period, list[Turn]]]:
+    """Go through the periods of budgets, each with the turns that count in it."""
     found: dict[str, list[Turn]] = defaultdict(list)
     for turn in evidence.turns:
-        for period in turn.budget_periods:
-            found[period].append(turn)
-    return found
+        for slice_ in turn.budget_periods:
+            found[slice_].append(turn)
+    for period in evidence.periods:
+        yield period, [turn for slice_ in period.slices for turn in found[slice_]]
 
 
 def _known(turn: Turn) -> int | None:

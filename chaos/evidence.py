@@ -55,9 +55,11 @@ SELECT row_to_json(e)::text AS day FROM (TABLE ledger EXCEPT TABLE days) AS e
 SELECT row_to_json(d)::text FROM (TABLE days EXCEPT TABLE ledger) AS d
 """
 _PERIODS = """
-SELECT p.id::text, b.scope, b.period, b.hard, b.limit_nanos, agentapi.period_end(b.period, p.starts) AS renews_at,
-       p.spent_nanos, p.reserved_nanos, p.unpriced
-  FROM agentapi.budget_periods p JOIN agentapi.budgets b ON b.id = p.budget_id ORDER BY b.id, p.starts, p.id
+SELECT array_agg(p.id::text) AS slices, b.scope, b.period, b.hard, b.limit_nanos,
+       agentapi.period_end(b.period, p.starts) AS renews_at, sum(p.spent_nanos)::bigint AS spent_nanos,
+       sum(p.reserved_nanos)::bigint AS reserved_nanos, sum(p.unpriced)::integer AS unpriced
+  FROM agentapi.budget_periods p JOIN agentapi.budgets b ON b.id = p.budget_id
+ GROUP BY b.id, p.org_id, p.holder, p.starts ORDER BY b.id, p.org_id, p.holder, p.starts
 """
 _AUDITED = "SELECT DISTINCT target_id FROM agentapi.audit_events WHERE action = 'turn_ended' AND target_id IS NOT NULL"
 
@@ -194,9 +196,9 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A period of a budget as the database has it."""
+    """A period of a budget as the database has it, with all of its slices."""
 
-    id: str
+    slices: Sequence[str]
     scope: str
     period: str
     hard: bool

@@ -20,7 +20,6 @@ from chaos.evidence import (
     Refusal,
     Sums,
     Told,
-    UsageTold,
     marked,
     nanos_of,
     read_log,
@@ -285,6 +284,14 @@ async def let_in_too_much(trial: Trial) -> None:
     await tell_what_is_left(trial, await trial.budget(1), nanos=0)
 
 
+async def let_in_too_much_by_slices(trial: Trial) -> None:
+    period = await trial.budget(2 * RESERVED)
+    for each in (period, await trial.divide(period)):
+        await trial.charged(each)
+    spent = "SELECT sum(spent_nanos) - 1 FROM agentapi.budget_periods"
+    await trial.connection.execute(f"UPDATE agentapi.budgets SET limit_nanos = ({spent})")  # noqa: S608  # ours
+
+
 async def tell_that_less_is_left(trial: Trial) -> None:
     await tell_what_is_left(trial, await trial.budget(2 * RESERVED), nanos=-1)
 
@@ -318,15 +325,11 @@ async def refuse_though_there_is_room(trial: Trial) -> None:
     refuse(trial.send(), LACKS.replace("$0.09", "$0.10"))
 
 
-def told_usage(trial: Trial, by: str, key: str, sums: Sums) -> UsageTold:
-    return UsageTold(organization=trial.user, user=trial.user, whole=True, by=by, total=sums, groups={key: sums})
-
-
 async def tell_usage(trial: Trial) -> None:
     usage = usage_of((await trial.answered()).marker)
     sums = Sums(turns=1, input_tokens=usage[0], output_tokens=usage[1], cost_nanos=nanos_of(usage), unpriced=0)
     by = {"agent": "stub", "day": DAY, "member": trial.user}
-    trial.usage += [told_usage(trial, *group, sums) for group in by.items()]
+    trial.usage += [trial.told_usage(*group, sums) for group in by.items()]
     trial.usage.append(replace(trial.usage[0], whole=False))
 
 
@@ -338,12 +341,12 @@ async def tell_less_usage(trial: Trial) -> None:
 
 async def tell_usage_of_another_agent(trial: Trial) -> None:
     await tell_usage(trial)
-    trial.usage[0] = told_usage(trial, "agent", "guide", trial.usage[0].total)
+    trial.usage[0] = trial.told_usage("agent", "guide", trial.usage[0].total)
 
 
 async def bill_another_usage(trial: Trial) -> None:
     await bill_more(trial)
-    trial.usage.append(told_usage(trial, "day", DAY, sum_of((await trial.evidence()).entries)))
+    trial.usage.append(trial.told_usage("day", DAY, sum_of((await trial.evidence()).entries)))
 
 
 Spoiler = Callable[[Trial], Awaitable[None]]
@@ -386,6 +389,7 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (spend_too_much, {"spent_not_bills"}),
     (forget_an_unknown_cost, {"spent_not_bills", "never_answered", "answer_lost"}),
     (let_in_too_much, {"limit_exceeded"}),
+    (let_in_too_much_by_slices, {"limit_exceeded"}),
     (tell_that_less_is_left, {"left_below_overrun"}),
     (tell_nothing_of_what_is_left, {"left_not_told"}),
     (tell_another_day, {"left_not_told"}),

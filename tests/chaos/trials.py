@@ -14,6 +14,7 @@ from chaos.evidence import (
     Life,
     Message,
     Outage,
+    Sums,
     Told,
     UsageTold,
     echo,
@@ -55,6 +56,10 @@ VALUES ($1, 'organization', $2, $3, $4, true) RETURNING id
 _PERIOD = """
 INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts)
 VALUES ($1, $2, $2, agentapi.period_start($3, to_timestamp($4))) RETURNING id::text
+"""
+_SLICE = """
+INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts, slice)
+SELECT budget_id, org_id, holder, starts, 1 FROM agentapi.budget_periods WHERE id = $1 RETURNING id::text
 """
 _COUNT_IN = """
 UPDATE agentapi.turns SET budget_periods = coalesce(budget_periods, '{}') || $2::uuid, reserved_nanos = $3 WHERE id = $1
@@ -148,6 +153,10 @@ class Trial:
         budget = await self.connection.fetchval(_BUDGET, uuid4().hex, period, hard, limit)
         return str(await self.connection.fetchval(_PERIOD, budget, self.user, period, SENT))
 
+    async def divide(self, period: str) -> str:
+        """Return a second slice of a budget's period."""
+        return str(await self.connection.fetchval(_SLICE, period))
+
     async def charged(
         self, period: str, reserved: int = RESERVED, status: str = "completed", at: float = 0.0
     ) -> Message:
@@ -166,6 +175,10 @@ class Trial:
         )
         message.told[0] = replace(told, left=left)
         return message
+
+    def told_usage(self, by: str, key: str, sums: Sums) -> UsageTold:
+        """Say what `get_usage` tells of an organisation with one group."""
+        return UsageTold(organization=self.user, user=self.user, whole=True, by=by, total=sums, groups={key: sums})
 
     def die(self, at: float) -> None:
         """Let the owner die, beside another process that lives."""
