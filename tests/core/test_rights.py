@@ -130,6 +130,7 @@ OPEN_TO_ALL = {
     "AuditLog.signed_in": "records a sign-in, which needs no right",
     "Budgets.list_as_operator": THE_OPERATORS,
     "Budgets.remove_as_operator": THE_OPERATORS,
+    "Budgets.seen": "returns nothing instead, as test_edge_rights.py shows with set_budget",
     "Budgets.set_as_operator": THE_OPERATORS,
     "Budgets.set_plan": THE_OPERATORS,
     "ChangeFeed.subscribe": "tells only what the principal may read, as test_change_feed.py shows",

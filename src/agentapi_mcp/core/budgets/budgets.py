@@ -13,7 +13,7 @@ from agentapi_mcp.core.budgets.amounts import check_amount
 from agentapi_mcp.core.budgets.models import Budget, BudgetKind, BudgetScope
 from agentapi_mcp.core.budgets.ports import BudgetStore
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
-from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.identity.principals import Action, Principal, refusal, require
 
 _WITH_SUBJECT = frozenset({BudgetScope.USER, BudgetScope.AGENT, BudgetScope.KEY})
 _WITH_ID = frozenset({BudgetScope.USER, BudgetScope.KEY})
@@ -32,6 +32,11 @@ class Budgets:
         """List those that hold for the principal, for administrators all of the organisation."""
         require(principal, Action.READ_SESSIONS)
         return await self._store.list_(principal)
+
+    async def seen(self, principal: Principal) -> tuple[Budget, ...]:
+        """List the same for whoever has just changed one: nothing without the right to see them."""
+        may_see = refusal(principal, Action.READ_SESSIONS) is None
+        return await self._store.list_(principal) if may_see else ()
 
     async def list_as_operator(self, operator: Principal, org_id: OrgId) -> tuple[Budget, ...]:
         """List all that hold for an organisation, and those of plans; for operators with database access only."""

@@ -1,16 +1,16 @@
 """The tools of the toolset `admin`: what an organisation sets, its numbers and its budgets."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from mcp_types import CallToolResult
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import number_of
-from agentapi_mcp.core.budgets.models import BudgetKind, BudgetPeriod, BudgetScope
+from agentapi_mcp.core.budgets.models import Budget, BudgetKind, BudgetPeriod, BudgetScope
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.identity.principals import Action
-from agentapi_mcp.edges.mcp.callers import Caller
 from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
@@ -95,7 +95,8 @@ _BUDGET = (
 )
 async def list_budgets(call: ToolCall) -> CallToolResult:
     """List the caller's budgets."""
-    return await _budgets(await call.identify())
+    caller = await call.identify()
+    return _budgets(await caller.services.budgets.list_(caller.principal))
 
 
 @TOOLSET.tool(
@@ -123,7 +124,7 @@ async def set_budget(call: ToolCall) -> CallToolResult:
     )
     limit = Decimal(str(given.find_number("limit_usd")))
     await caller.services.budgets.set(caller.principal, kind, limit)
-    return await _budgets(caller)
+    return _budgets(await caller.services.budgets.seen(caller.principal))
 
 
 @TOOLSET.tool(
@@ -142,11 +143,10 @@ async def remove_budget(call: ToolCall) -> CallToolResult:
     """Remove a budget of the caller's organisation."""
     caller = await call.identify()
     await caller.services.budgets.remove(caller.principal, call.given.text("budget_id"))
-    return await _budgets(caller)
+    return _budgets(await caller.services.budgets.seen(caller.principal))
 
 
-async def _budgets(caller: Caller) -> CallToolResult:
-    found = await caller.services.budgets.list_(caller.principal)
+def _budgets(found: Sequence[Budget]) -> CallToolResult:
     lines = [f"- {budget_line(budget)}" for budget in found]
     return answer("\n".join(lines) or "No budgets.", BudgetsOut(budgets=list(map(budget_out, found))))
 
