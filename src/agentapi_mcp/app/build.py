@@ -44,7 +44,7 @@ from agentapi_mcp.core.clients.elicitations import Elicitations
 from agentapi_mcp.core.clients.ports import ClientStore
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.core.conversations.change_feed import ChangeFeed
-from agentapi_mcp.core.conversations.ports import SessionCache, TurnEvents, TurnPorts
+from agentapi_mcp.core.conversations.ports import SessionCache, TurnEvents, TurnMetrics, TurnPorts
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
@@ -65,6 +65,7 @@ from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_cata
 from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
+from agentapi_mcp.stores.local.turn_metrics import NoTurnMetrics
 from agentapi_mcp.stores.postgres.accounts import PostgresAccounts
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
@@ -118,6 +119,7 @@ class Shared:
 
     cache: SessionCache
     events: TurnEvents
+    metrics: TurnMetrics
     health: HealthStore
     accounts: AccountCache
     clients: ClientStore
@@ -227,6 +229,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
         return Shared(
             cache=LocalSessionCache(base.clock),
             events=local,
+            metrics=NoTurnMetrics(),
             health=health,
             accounts=NoAccountCache(),
             clients=clients,
@@ -244,6 +247,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
     return Shared(
         cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client, gathered),
         events=await base.stack.enter_async_context(events),
+        metrics=redis.RedisTurnMetrics(client, gathered),
         health=redis.RedisHealth(health, client),
         accounts=redis.RedisAccountCache(client, base.clock),
         clients=redis.RedisClientStates(clients, client),
@@ -315,7 +319,7 @@ async def open_turns(
         shares=shares,
         profiles=base.profiles,
     )
-    work = TurnWork(ports.sessions, shared.cache, services.health, services.wallet, base.audit)
+    work = TurnWork(ports.sessions, shared.cache, shared.metrics, services.health, services.wallet, base.audit)
     owner = base.database.process
     if base.owner_locks is not None:
         base.stack.enter_context(base.owner_locks.held(owner))

@@ -212,6 +212,7 @@ async def test_a_setting_that_an_error_names_is_the_advice(tmp_path: Path) -> No
         (replace(WELL, is_standby=True), True, False, CheckOutcome.FAULT, (DATABASE_LINE,)),
         (WELL, True, True, CheckOutcome.OK, ()),
         (replace(WELL, remark="see `agentapi-mcp migrate`"), False, False, CheckOutcome.OK, ()),
+        (replace(WELL, left_to_others=("public.x",)), True, True, CheckOutcome.OK, ()),
         (replace(WELL, is_encrypted=False), True, False, CheckOutcome.OK, ()),
         (
             replace(WELL, remark="see `agentapi-mcp migrate`"),
@@ -242,6 +243,7 @@ async def test_what_a_database_tells_of_itself_is_judged(
     given = FakeInstallation(tmp_path, database=facts, is_remote=is_remote, is_exposed=is_exposed, configuration=broken)
     check = (await examine(given))["database"]
     assert (check.outcome, check.advice) == (outcome, advice)
+    assert all(f"other programs have {name}" in check.detail for name in facts.left_to_others)
 
 
 async def test_redis_is_written_to(tmp_path: Path, database_urls: DatabaseUrls, valkey: Valkey) -> None:

@@ -40,6 +40,11 @@ SELECT format('%s.%s', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_nam
  WHERE n.nspname IN ('public', 'agentapi') AND c.relkind IN ('r', 'p', 'f', 'm') AND NOT c.relispartition
 """
 
+FUNCTIONS = """
+SELECT p.proname::text AS name FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+"""
+
 
 ANOTHER_TURN = """
 INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, agent_name, backend, fingerprint, status,
@@ -434,10 +439,11 @@ async def test_tables_of_another_application_are_left_alone(template: Template) 
             assert await connection.fetchval("SELECT shoe_size FROM public.profiles") == 40
 
 
-async def test_what_others_made_depend_on_the_tables_keeps_them(own_database: DatabaseUrls) -> None:
+@pytest.mark.parametrize("name", ["chat_sessions", "ai_interactions"])
+async def test_what_others_made_depend_on_the_tables_keeps_them(own_database: DatabaseUrls, name: str) -> None:
     await fill(own_database.owner)
     async with connected(own_database.owner) as connection:
-        await connection.execute("CREATE VIEW public.theirs AS SELECT id FROM public.chat_sessions")
+        await connection.execute(f"CREATE VIEW public.theirs AS SELECT id FROM public.{name}")  # noqa: S608  # a name
     with pytest.raises(StoreMismatchError, match="theirs"):
         await remove(own_database.owner, None)
     assert (await find_contents(own_database.owner, None))["public.chat_sessions"] == 1
@@ -448,6 +454,7 @@ async def test_after_a_removal_nothing_is_left_and_it_can_be_migrated_again(own_
     await remove(own_database.owner, None)
     async with connected(own_database.owner) as connection:
         assert await connection.fetch(TABLES) == []
+        assert await connection.fetch(FUNCTIONS) == [("update_updated_at_column",)]
     assert await find_contents(own_database.owner, None) == {}
     async with open_snapshot(own_database.owner, None, VERSION) as snapshot:
         assert snapshot is None

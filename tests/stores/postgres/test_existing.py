@@ -11,11 +11,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.migrate import migrate, preview, status
+from agentapi_mcp.stores.postgres.diagnosis import read_facts
+from agentapi_mcp.stores.postgres.migrate import Plan, migrate, preview, run_migration, status
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.sessions import LIST, MESSAGES
 from tests.support.dumps import dump
@@ -24,6 +26,9 @@ from tests.support.supabase import ACME, ALICE, APP, BOB, OLD_SESSION, OWNER, Pr
 ALL = tuple(migration.id for migration in migrations())
 FIVE = ("agents", "models", "chat_sessions", "chat_messages", "agent_health")
 VIEWS = ("v_recent_sessions", "v_agent_status")
+# Names that other programs look for.
+SEEDS = ("ai_interactions", "recent_interactions", "ai_usage_stats", "agent_metrics")
+FUNCTIONS = ("update_daily_usage_stats(date)", "get_agent_usage_summary(uuid,integer)")
 BROAD = """
 ALTER TABLE public.agents ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.chat_sessions ENABLE ROW LEVEL SECURITY;
@@ -94,6 +99,13 @@ async def test_nothing_that_was_there_changes_but_what_is_announced(deployed: Pr
 
     added = {key for key in after.keys() - before.keys() if " agentapi." not in key}
     others = {key for key in added if "agentapi_" not in key and not key.startswith("policy ")}
+    seeds = {key for key in others for name in (*SEEDS, *FUNCTIONS) if f" public.{name}" in key}
+    assert {key for key in seeds if not key.startswith(("grant on ", "column "))} == {
+        *(f"{kind} public.{name}" for name in SEEDS for kind in ("relation", "view")),
+        *(f"function public.{name}" for name in FUNCTIONS),
+        "trigger public.ai_interactions write_interaction",
+    }
+    others -= seeds
     columns = {key for key in others if key.startswith("grant on public.") and key.endswith(" to authenticated")}
     assert {key.split(".")[1] for key in columns} == {"agents"}
     assert not [key for key in columns if ".config " in key]
@@ -140,7 +152,7 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
         *("agent_names", "model_names", "own_organizations", "own_message_counts", "own_openings", "ledger"),
         *("usage_daily", "usage_daily_of_organizations", "usage_daily_of_persons"),
         *("providers", "terms", "session_facts", "turn_ratings"),
-        *("budgets", "budget_periods"),
+        *("budgets", "budget_periods", "visible_usage", *SEEDS),
     }
     assert tables == {f"grant on agentapi.{name}" for name in read}
     assert {after[f"grant on agentapi.{name} to authenticated"] for name in read} == {"SELECT"}
@@ -168,7 +180,12 @@ async def test_a_preview_tells_all_and_changes_nothing(deployed: Project) -> Non
     assert plan.server.split(".")[0].isdecimal()
     assert set(plan.changes) >= ANNOUNCED
     changed = {line for line in plan.changes if "agentapi" not in line and "row-level security" not in line}
-    assert {line.split()[0] for line in changed} == {"grant", "revoke", "set"}
+    seeds = {line for line in changed for name in (*SEEDS, *FUNCTIONS) if f" public.{name}" in line}
+    assert {line for line in seeds if line.startswith("create ")} == {
+        *(f"create view public.{name}" for name in SEEDS),
+        *(f"create function public.{name}" for name in FUNCTIONS),
+    }
+    assert {line.split()[0] for line in changed - seeds} == {"grant", "revoke", "set"}
     assert not [line for line in plan.changes if "on public.projects" in line]
 
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
@@ -318,3 +335,45 @@ async def test_several_databases_of_one_server_are_migrated_at_once(
     ):
         runs = [group.create_task(migrate(each.owner, program="0.1.0", grant_to=APP)) for each in (one, two, three)]
     assert [run.result() for run in runs] == [ALL, ALL, ALL]
+
+
+# What another program has under these names: a table, a view, a type, functions of other arguments.
+TAKEN = """
+CREATE TABLE public.ai_interactions (id uuid PRIMARY KEY, title text);
+CREATE VIEW public.recent_interactions AS SELECT 1 AS one;
+CREATE DOMAIN public.agent_metrics AS text;
+CREATE FUNCTION public.get_agent_usage_summary(who text) RETURNS text LANGUAGE sql AS $$ SELECT who $$;
+CREATE FUNCTION public.update_daily_usage_stats() RETURNS integer LANGUAGE sql AS $$ SELECT 7 $$;
+"""
+
+
+async def test_names_that_are_taken_are_left_to_others_and_it_is_told(deployed: Project) -> None:
+    await deployed.run(TAKEN, role=OWNER)
+    before = {key: value for key, value in (await dump(deployed.admin)).items() if _is_seed(key)}
+    assert len(before) > 4
+    done = await run_migration(deployed.owner, Plan("0.1.0"))
+    left = (
+        "public.agent_metrics, public.ai_interactions, public.get_agent_usage_summary, public.recent_interactions, "
+        "public.update_daily_usage_stats"
+    )
+    assert [note for note in done.notes if left in note] == [
+        f"other programs have {left}, so nothing of this program was made under these names"
+    ]
+    after = await dump(deployed.admin)
+    assert {key: after.get(key) for key in before} == before
+    new = {key for key in after.keys() - before.keys() if _is_seed(key) and "ai_usage_stats" not in key}
+    assert new == set()
+    assert await deployed.value("SELECT count(*) FROM public.ai_usage_stats", user=ALICE) == 0
+    assert await deployed.value("SELECT count(*) FROM agentapi.ai_interactions", user=ALICE) == 2
+    assert await deployed.value("SELECT update_daily_usage_stats()") == 7
+    # A later run says nothing: doctor does.
+    assert (await run_migration(deployed.owner, Plan("0.1.0", APP))).notes == tuple(
+        note for note in done.notes if left not in note
+    )
+    async with open_database(RemoteServer(deployed.app), PoolOptions()) as database:
+        facts = await read_facts(database, SystemClock())
+    assert ", ".join(facts.left_to_others) == left
+
+
+def _is_seed(key: str) -> bool:
+    return any(f" public.{name.partition('(')[0]}" in key for name in (*SEEDS, *FUNCTIONS))

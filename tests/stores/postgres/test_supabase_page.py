@@ -30,6 +30,17 @@ def statements() -> dict[str, str]:
     return found
 
 
+async def records(owner: "asyncpg.Connection[asyncpg.Record]", sql: str) -> None:
+    """Record an interaction as a signed-in user, and take it back."""
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute("SET LOCAL ROLE authenticated")
+    await owner.execute("SELECT set_config('request.jwt.claims', $1, true)", f'{{"sub": "{ALICE}"}}')
+    await owner.execute(sql)
+    assert await owner.fetchval("SELECT title FROM public.recent_interactions LIMIT 1") == "Code review"
+    await transaction.rollback()
+
+
 async def test_the_page_leads_to_a_login_that_works_and_out_again(
     deployed: Project, supabase_server: str, given_url: str | None
 ) -> None:
@@ -56,6 +67,7 @@ async def test_the_page_leads_to_a_login_that_works_and_out_again(
         await owner.execute(sql.pop("Old conversations"))
         assert await owner.fetchval("SELECT org_id FROM public.chat_sessions WHERE id = $1", BARE_SESSION) == ACME
 
+        await records(owner, sql.pop("Views of other names"))
         await owner.execute(sql.pop("Take it out again"))
     finally:
         await owner.close()

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.ids import MessageId, SessionId, TaskId, TurnId
+from agentapi_mcp.base.ids import AgentId, MessageId, SessionId, TaskId, TurnId
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.access.ports import ProfileStore
 from agentapi_mcp.core.budgets.models import Estimate, Expense
@@ -283,6 +283,14 @@ class SessionCache(Protocol):
 
     async def remove(self, session_id: SessionId) -> None:
         """Remove history and state."""
+        ...
+
+
+class TurnMetrics(Protocol):
+    """Metrics of the last hour for programs outside of this server; safe to lose."""
+
+    def note(self, agent_id: AgentId, turn: Turn) -> None:
+        """Count a turn that this process has ended, without waiting."""
         ...
 
 

@@ -28,7 +28,7 @@ from agentapi_mcp.core.conversations.models import (
     TurnStatus,
     bytes_of,
 )
-from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
+from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore, TurnMetrics
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.models import KeySource
 
@@ -60,10 +60,17 @@ class TurnWork:
     """The work around the answer: the history before it; cache, token ratios, health and the audit log after it."""
 
     def __init__(
-        self, sessions: SessionStore, cache: SessionCache, health: Health, wallet: Wallet, audit: AuditLog
+        self,
+        sessions: SessionStore,
+        cache: SessionCache,
+        metrics: TurnMetrics,
+        health: Health,
+        wallet: Wallet,
+        audit: AuditLog,
     ) -> None:
         self._sessions = sessions
         self._cache = cache
+        self._metrics = metrics
         self._health = health
         self._wallet = wallet
         self._audit = audit
@@ -123,7 +130,8 @@ class TurnWork:
         return self._audit.event(job.principal, AuditAction.TURN_STOPPED, target=target, details=details)
 
     async def settled(self, job: TurnJob, turn: Turn, prompt: Prompt | None) -> None:
-        """Learn from a stored turn, and cache its session as the next turn will need it."""
+        """Learn from a stored turn, count it, and cache its session as the next turn will need it."""
+        self._metrics.note(job.choice.agent_id, turn)
         used, grown = turn.bill.usage.input_tokens, None
         if prompt is not None and prompt.history is not None:
             if used is not None:

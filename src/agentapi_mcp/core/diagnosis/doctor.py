@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError, BackendFault, sentences
 from agentapi_mcp.base.exceptions import notes_of
-from agentapi_mcp.base.text import number_of
+from agentapi_mcp.base.text import listed, number_of
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentView
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
@@ -191,6 +191,8 @@ class _Examination:
             return ok("database", f"Postgres, embedded; {found.detail}")
         kind = "by URL" if self.parts.is_remote else "embedded"
         detail = f"Postgres {found.version}, {kind}, answers in {found.latency.total_seconds() * 1000:.1f} ms"
+        if found.left_to_others:
+            detail += f"; other programs have {listed(found.left_to_others)}, so none of this program was made"
         if found.is_standby:
             return fault(
                 "database",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -45,13 +45,17 @@ class Declarations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFacts:
-    """Facts about a database; `remark` lists privileges of the login beyond those that the program needs."""
+    """Facts about a database; `remark` lists privileges of the login beyond those that the program needs.
+
+    `left_to_others` are the names of views and functions that were not made, since other programs have them.
+    """
 
     version: str
     is_standby: bool
     is_encrypted: bool
     latency: timedelta
     remark: str | None
+    left_to_others: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,8 @@ SELECT r.rolname::text AS login, a.application_name AS program, count(*) AS numb
                            (SELECT oid FROM pg_roles WHERE rolname = current_user))))
  GROUP BY 1, 2 ORDER BY 1, 2
 """
-# Functions and the table of roles stay where others may use them; `agentapi` goes first, with its policies.
+# The trigger function and the table of roles stay where others may use them. Views go first, since what others made of
+# them keeps them; then `agentapi`, with its policies.
 _REMOVE = """
 DO $$
 DECLARE
@@ -128,11 +129,17 @@ DECLARE
     tables text := (SELECT string_agg(format('public.%I', c.relname), ', ') FROM agentapi.facts f
                       JOIN pg_class c ON c.relname = f.name AND c.relnamespace = 'public'::regnamespace
                      WHERE f.value = 'ours' AND c.relkind IN ('r', 'p'));
+    functions text := (SELECT string_agg(p.oid::regprocedure::text, ', ') FROM agentapi.facts f
+                         JOIN pg_proc p ON p.proname = f.name AND p.pronamespace = 'public'::regnamespace
+                        WHERE f.value = 'ours');
 BEGIN
-    DROP SCHEMA agentapi CASCADE;
     IF views IS NOT NULL THEN
         EXECUTE 'DROP VIEW ' || views;
     END IF;
+    IF functions IS NOT NULL THEN
+        EXECUTE 'DROP FUNCTION ' || functions;
+    END IF;
+    DROP SCHEMA agentapi CASCADE;
     IF tables IS NOT NULL THEN
         EXECUTE 'DROP TABLE ' || tables;
     END IF;

@@ -9,6 +9,7 @@ from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.core.diagnosis.models import DatabaseFacts
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
+from agentapi_mcp.stores.postgres.seed_names import left_to_others
 
 
 async def read_facts(database: Database, clock: Clock) -> DatabaseFacts:
@@ -23,6 +24,7 @@ async def read_facts(database: Database, clock: Clock) -> DatabaseFacts:
             "SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby, "
             "coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted"
         )
+        left = await left_to_others(connection)
     latency = timedelta(seconds=clock.monotonic() - begun)
     if row is None:
         raise StoreUnavailableError("The database did not answer.")
@@ -32,6 +34,7 @@ async def read_facts(database: Database, clock: Clock) -> DatabaseFacts:
         is_encrypted=row["encrypted"],
         latency=latency,
         remark=await login_remark(database),
+        left_to_others=left,
     )
 
 

@@ -10,7 +10,7 @@ from typing import LiteralString, TypeAlias, TypeVar
 import asyncpg
 
 from agentapi_mcp.base.errors import StoreMismatchError
-from agentapi_mcp.base.text import one_line
+from agentapi_mcp.base.text import listed, one_line
 from agentapi_mcp.stores.postgres.existing import LACKED, Prepared, is_new, prepare
 from agentapi_mcp.stores.postgres.faults import VARIABLE
 from agentapi_mcp.stores.postgres.front_ends import SINCE, grant_columns, remember
@@ -22,6 +22,7 @@ from agentapi_mcp.stores.postgres.owner_connections import owner_connection
 from agentapi_mcp.stores.postgres.schema_files import Migration, migrations
 from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
 from agentapi_mcp.stores.postgres.schema_state import LEGACY_IDS, refuse_newer, refuse_other
+from agentapi_mcp.stores.postgres.seed_names import SEED_NAMES, left_to_others
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _Result = TypeVar("_Result")
@@ -336,10 +337,19 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     refuse_other(applied.keys())
     ran = tuple([migration.id for migration in plan.files if await _apply(connection, migration, applied)])
     notes = await _grant_columns(connection, plan, prepared, is_first=SINCE in ran)
+    if SEED_NAMES in ran:
+        notes += await _left_out(connection)
     if plan.grant_to is not None:
         await _grant_roles(connection, plan.grant_to)
     await connection.execute(_GRANT_FUNCTIONS)
     return _Done(Migrated(ran, () if prepared is None else prepared.added, notes), adopted)
+
+
+async def _left_out(connection: _Connection) -> tuple[str, ...]:
+    left = await left_to_others(connection)
+    return (
+        (f"other programs have {listed(left)}, so nothing of this program was made under these names",) if left else ()
+    )
 
 
 async def _grant_roles(connection: _Connection, login: str) -> None:

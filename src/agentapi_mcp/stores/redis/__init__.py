@@ -8,6 +8,7 @@ from agentapi_mcp.stores.redis.gathered import open_gathered
 from agentapi_mcp.stores.redis.health import RedisHealth
 from agentapi_mcp.stores.redis.leases import RedisLeases
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
+from agentapi_mcp.stores.redis.turn_metrics import RedisTurnMetrics
 
 __all__ = [
     "RedisAccountCache",
@@ -15,6 +16,7 @@ __all__ = [
     "RedisHealth",
     "RedisLeases",
     "RedisSessionCache",
+    "RedisTurnMetrics",
     "open_gathered",
     "open_redis",
     "open_turn_events",

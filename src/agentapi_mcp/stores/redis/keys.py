@@ -39,6 +39,7 @@ SESSION = Key("session:{}", timedelta(hours=24), "a chat session's state: user, 
 # A row of `mcp_sessions` has a session_id of three parts, and that of a chat session is a UUID: both have one name.
 CLIENT = Key("session:{}", timedelta(hours=24), "an MCP client's state, which is trusted for ten seconds")
 HEALTH = Key("agent:health:{}", timedelta(minutes=5), "what was last measured of an agent")
+METRICS = Key("agent:metrics:{}:{}", timedelta(hours=1), "how an agent did for an organisation, from its first turn on")
 TURN_EVENTS = Key("turn:{}:events", timedelta(hours=1), "the stream of a running turn's events")
 HELD = Key("share:{}:{}:held", timedelta(seconds=5), "how much of a resource each replica holds for a user")
 USED = Key("share:{}:{}:used", timedelta(minutes=1), "when all that a user has used of a rate is forgotten")
@@ -55,4 +56,4 @@ ROW_READ = Key(
 )
 PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own, which is asked for and never made")
 
-KEYS = (HISTORY, SESSION, CLIENT, HEALTH, TURN_EVENTS, HELD, USED, OAUTH_TOKEN, ROW_READ, PROBE)
+KEYS = (HISTORY, SESSION, CLIENT, HEALTH, METRICS, TURN_EVENTS, HELD, USED, OAUTH_TOKEN, ROW_READ, PROBE)
