@@ -1,4 +1,4 @@
-"""What a budget adds to the beginning of a turn: one hot hard budget, asked by turns that do not wait for each other."""
+"""What one hot hard budget adds to the beginning of a turn, at turns that come whether or not others have ended."""
 
 import asyncio
 import random
@@ -91,7 +91,8 @@ async def _users(scene: BudgetScene) -> list[Principal]:
     made = [UserId(new_id()) for _ in range(_USERS)]
     await scene.run("INSERT INTO public.profiles (id) SELECT unnest($1::uuid[])", made)
     await scene.run(
-        "INSERT INTO public.organization_members (organization_id, user_id, role) SELECT $1, unnest($2::uuid[]), 'member'",
+        "INSERT INTO public.organization_members (organization_id, user_id, role) "
+        "SELECT $1, unnest($2::uuid[]), 'member'",
         *(scene.ann.org_id, made),
     )
     return [Principal(user, scene.ann.org_id, Role.MEMBER) for user in made]
@@ -104,17 +105,17 @@ async def _offer(scene: BudgetScene, pools: list[Database], users: list[Principa
     first = now() + 0.1
 
     async def one(number: int, due: float) -> None:
-        await asyncio.sleep(max(0.0, due - now()))
+        await asyncio.sleep(max(0.0, due - now()))  # noqa: TID251  # it comes when it is due
         at, who = scenes[number % len(scenes)], users[number % len(users)]
         turn = await at.begin(who)
         times.begin.append(now() - due)
         ends = now() + chance.uniform(0.2, 0.6)
-        await asyncio.sleep(max(0.0, ends - now()))
+        await asyncio.sleep(max(0.0, ends - now()))  # noqa: TID251  # as an answer takes
         await at.end(who, turn, CENT)
         times.end.append(now() - ends)
 
-    due, tasks = first, []
-    for number in range(rate * _SECONDS):
-        tasks.append(one(number, due))
-        due += chance.expovariate(rate)
-    await asyncio.gather(*tasks)
+    due = first
+    async with asyncio.TaskGroup() as group:
+        for number in range(rate * _SECONDS):
+            group.create_task(one(number, due))
+            due += chance.expovariate(rate)

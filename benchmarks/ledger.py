@@ -1,8 +1,9 @@
 """What usage costs to read: ten million entries of a year, half of them of one organisation."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import md5
 from uuid import UUID
 
@@ -33,40 +34,43 @@ SELECT md5('o' || CASE WHEN n <= 1000 THEN 0 ELSE 1 + n % 49 END)::uuid, md5('u'
 INSERT INTO agentapi.people (user_id, person)
 SELECT md5('u' || n)::uuid, md5('p' || n)::uuid FROM generate_series(1, 2000) n
 """
-# Day by day, as entries come: of each user about fourteen, with two agents.
-_DAY = """
-INSERT INTO agentapi.ledger (at, kind, org_id, person, session_id, turn_id, agent, backend, model, model_used, provider,
-    paid_by, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, unpriced, cost_source,
+# Month by month: of each user about fourteen entries a day, with two agents.
+_ENTRIES = """
+INSERT INTO agentapi.ledger (id, at, kind, org_id, person, session_id, turn_id, agent, backend, model, model_used,
+    provider, paid_by, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, unpriced, cost_source,
     billing_may_go_on, latency_ms, outcome)
-SELECT $1::date AT TIME ZONE 'UTC' + random() * interval '23 hours 59 minutes', 'turn',
+SELECT uuidv7(), d + random() * interval '23 hours 59 minutes', 'turn',
        md5('o' || CASE WHEN u <= 1000 THEN 0 ELSE 1 + u % 49 END)::uuid, md5('p' || u)::uuid, gen_random_uuid(),
        gen_random_uuid(), 'agent-' || (u + n % 2) % 12, 'openai', 'model-' || (u + n % 2) % 12, NULL,
        'provider-' || u % 5, 'server', 1000 + u, 200 + n, 100, 10, 77500 + u, 0, 'price list of 2026-11-01', false,
        (exp(random() * 6) * 100)::integer, CASE WHEN random() < 0.02 THEN 'failed' ELSE 'completed' END
-  FROM generate_series(1, 2000) u, generate_series(1, $2::integer) n
+  FROM generate_series($1::timestamptz, $2::timestamptz - interval '1 second', interval '1 day') d,
+       generate_series(1, 2000) u, generate_series(1, $3::integer) n
 """
+# The sums of the days of a month, as agentapi.enter makes them one by one (_check).
 _SUM_UP = """
-WITH counted AS (
-    SELECT org_id, person, agent, model, provider, agentapi.latency_bucket(latency_ms) AS bucket, count(*) AS turns,
-           count(*) FILTER (WHERE outcome = 'failed') AS errors, sum(input_tokens) AS input_tokens,
-           sum(output_tokens) AS output_tokens, sum(cached_tokens) AS cached_tokens,
-           sum(reasoning_tokens) AS reasoning_tokens, sum(cost_nanos) AS cost_nanos, sum(latency_ms) AS latency_ms,
-           max(at) AS last_at
-      FROM agentapi.ledger
-     WHERE at >= $1::date AT TIME ZONE 'UTC' AND at < ($1::date + 1) AT TIME ZONE 'UTC' GROUP BY 1, 2, 3, 4, 5, 6
+WITH entries AS (
+    SELECT *, (at AT TIME ZONE 'UTC')::date AS day, agentapi.latency_bucket(latency_ms) AS bucket
+      FROM agentapi.ledger WHERE at >= $1 AND at < $2
 )
-INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors, unpriced,
-    input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at, reported,
-    reported_input_tokens, reported_output_tokens, reported_nanos)
-SELECT org_id, $1::date, person, agent, model, provider, '', sum(c.turns), sum(errors), 0, sum(input_tokens),
-       sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens), sum(cost_nanos), sum(latency_ms),
-       ARRAY(SELECT coalesce(sum(u.turns), 0)::integer
-               FROM generate_series(1, 24) i
-               LEFT JOIN unnest(array_agg(c.bucket), array_agg(c.turns)) AS u (bucket, turns) ON u.bucket = i
-              GROUP BY i ORDER BY i),
-       max(last_at), 0, 0, 0, 0
-  FROM counted c GROUP BY 1, 3, 4, 5, 6
-"""
+INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors,
+    unpriced, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at,
+    reported, reported_input_tokens, reported_output_tokens, reported_nanos)
+SELECT org_id, day, person, agent, model, provider, '', count(*),
+       count(*) FILTER (WHERE outcome = 'failed'), 0, sum(input_tokens), sum(output_tokens), sum(cached_tokens),
+       sum(reasoning_tokens), sum(cost_nanos), sum(latency_ms), ARRAY[{buckets}], max(at), 0, 0, 0, 0
+  FROM entries GROUP BY org_id, day, person, agent, model, provider ORDER BY day, random()
+""".replace("{buckets}", ", ".join(f"count(*) FILTER (WHERE bucket = {n})::integer" for n in range(1, 25)))
+_INDEXES = {"ledger_of_organization": "org_id, at", "ledger_of_person": "person, at", "ledger_of_turn": "turn_id"}
+_ROLLED = {
+    "usage_daily_of_organizations": "org_id, day, agent, model, provider, interaction_type",
+    "usage_daily_of_persons": "org_id, day, person",
+}
+_SUMMED = (
+    *("turns", "errors", "unpriced", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
+    *("cost_nanos", "latency_ms", "latencies"),
+    *("reported", "reported_input_tokens", "reported_output_tokens", "reported_nanos"),
+)
 
 
 async def ledger(bench: Bench) -> list[Result]:
@@ -89,7 +93,10 @@ async def ledger(bench: Bench) -> list[Result]:
             (f"a member's year, by day, {large}", member, 365, UsageGroup.DAY, 0.005),
             (f"an administrator's 30 days, by agent, {large}", chief, 30, UsageGroup.AGENT, 0.05),
             (f"an administrator's 30 days, by member, {large}", chief, 30, UsageGroup.MEMBER, 0.05),
+            (f"an administrator's 30 days, by day, {large}", chief, 30, UsageGroup.DAY, 0.05),
             (f"an administrator's year, by agent, {large}", chief, 365, UsageGroup.AGENT, 0.5),
+            (f"an administrator's year, by day, {large}", chief, 365, UsageGroup.DAY, 0.5),
+            (f"an administrator's year, by member, {large}", chief, 365, UsageGroup.MEMBER, 0.5),
         ):
             taken = await _time(usage, principal, days, by)
             results.append(Result(what, milliseconds(taken), f"≤ {milliseconds(bound)}", taken <= bound))
@@ -101,19 +108,85 @@ def _uuid(name: str) -> UUID:
 
 
 async def _fill(owner_url: str) -> None:
+    """Load what triggers would have written, in sets; what each trigger would write is compared for a few persons."""
     owner = await asyncpg.connect(owner_url, command_timeout=1800)
     try:
         await owner.execute(_WHO)
-        today = datetime.now(UTC).date()
+        await owner.execute("SET maintenance_work_mem = '256MB'; SET work_mem = '512MB'")
+        today = midnight(datetime.now(UTC))
         for months in range(13):
             await owner.execute("SELECT agentapi.keep_partitions(now() - make_interval(months => $1))", months)
-        for day in range(_DAYS, 0, -1):
-            at = today - timedelta(days=day)
-            await owner.execute(_DAY, at, round(_ROWS / _DAYS / _USERS))
-            await owner.execute(_SUM_UP, at)
+        for index in _INDEXES:
+            await owner.execute(f"DROP INDEX agentapi.{index}")
+        for begin, end in _months(today - timedelta(days=_DAYS), today):
+            async with owner.transaction():
+                # Emptied by the same transaction, it is filled without a log.
+                await owner.execute(f"TRUNCATE agentapi.ledger_{begin:%Y_%m}")
+                await owner.execute(_ENTRIES, begin, end, round(_ROWS / _DAYS / _USERS))
+        for index, columns in _INDEXES.items():
+            await owner.execute(f"CREATE INDEX {index} ON agentapi.ledger ({columns})")
+        await owner.execute("ALTER TABLE agentapi.usage_daily DISABLE TRIGGER roll_up")
+        for begin, end in _months(today - timedelta(days=_DAYS), today):
+            await owner.execute(_SUM_UP, begin, end)
+        for table, key in _ROLLED.items():
+            # Those of a day together, in no order within it, as they come.
+            await owner.execute(
+                f"INSERT INTO agentapi.{table} ({key}, {', '.join(_SUMMED)}, last_at) "  # noqa: S608  # literals
+                f"SELECT {key}, {', '.join(f'sum({name})' for name in _SUMMED)}, max(last_at) "
+                f"FROM agentapi.usage_daily GROUP BY {key} ORDER BY day, random()"
+            )
+        await owner.execute("ALTER TABLE agentapi.usage_daily ENABLE TRIGGER roll_up")
         await owner.execute("VACUUM ANALYZE")
+        for person, days in ((1, 1), (2, 40), (1999, _DAYS)):
+            await _check(owner, person, (today - timedelta(days=days)).date())
     finally:
         await owner.close()
+
+
+def _months(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+    while begin < end:
+        following = min((begin.replace(day=1) + timedelta(days=32)).replace(day=1), end)
+        yield begin, following
+        begin = following
+
+
+async def _check(owner: "asyncpg.Connection[asyncpg.Record]", number: int, day: date) -> None:
+    """Enter all entries of a person's day once more, one by one: the triggers must add as much as was loaded."""
+    person = _uuid(f"p{number}")
+    org = await owner.fetchval("SELECT org_id FROM agentapi.ledger WHERE person = $1 LIMIT 1", person)
+
+    async def sums(table: str, whose: str = "") -> list[int]:
+        columns = ", ".join(f"sum({name})" for name in _SUMMED)
+        row = await owner.fetchrow(
+            f"SELECT {columns} FROM agentapi.{table} WHERE org_id = $1 AND day = $2 {whose}",  # noqa: S608  # literals
+            org,
+            day,
+        )
+        assert row is not None
+        return [int(value) for value in row]
+
+    async def of_all() -> list[list[int]]:
+        own = f"AND person = '{person}'"
+        return [
+            await sums("usage_daily", own),
+            await sums("usage_daily_of_persons", own),
+            await sums("usage_daily_of_organizations"),
+        ]
+
+    transaction = owner.transaction()
+    await transaction.start()
+    try:
+        loaded = await of_all()
+        await owner.execute(
+            "SELECT agentapi.enter(jsonb_populate_record(l, jsonb_build_object('id', gen_random_uuid()))) "
+            "FROM agentapi.ledger l WHERE person = $1 AND (at AT TIME ZONE 'UTC')::date = $2",
+            person,
+            day,
+        )
+        for before, after in zip(loaded, await of_all(), strict=True):
+            assert [now - then for now, then in zip(after, before, strict=True)] == loaded[0]
+    finally:
+        await transaction.rollback()
 
 
 async def _time(usage: Usage, principal: Principal, days: int, by: UsageGroup) -> float:
@@ -121,6 +194,7 @@ async def _time(usage: Usage, principal: Principal, days: int, by: UsageGroup) -
     since = midnight(datetime.now(UTC)) - timedelta(days=days)
     query = UsageQuery(since=since, by=by, whole=principal.role is Role.OWNER)
     times: list[float] = []
+    await usage.report(principal, query)  # what the machine has in memory then stays there
     for _ in range(_ASKED):
         started = now()
         report = await usage.report(principal, query)

@@ -72,13 +72,9 @@ class Model:
         )
 
 
-async def take(scene: BudgetScene, owner_url: str, model: Model, step: tuple[str, int, int]) -> None:
-    """Take a step in the store and in the model, to which slices are all the same."""
+async def take(scene: BudgetScene, model: Model, step: tuple[str, int, int]) -> None:
+    """Take a step in the store and in the model."""
     what, number, nanos = step
-    if what == "divide":
-        for budget in model.limits:
-            await divide(owner_url, budget, number, nanos)
-        return
     if what == "begin":
         who = (scene.ann, scene.abe)[number]
         try:
@@ -126,7 +122,11 @@ async def test_whatever_happens_the_sums_are_those_of_whole_numbers(
     budgets = {await scene.set(BUDGETS[n], f"{most}e-9"): (BUDGETS[n], most) for n, most in limits.items()}
     model = Model(budgets)
     for step in steps:
-        await take(scene, database_urls.owner, model, step)
+        if step[0] == "divide":
+            for budget in budgets:  # to the model, slices are all the same
+                await divide(database_urls.owner, budget, *step[1:])
+        else:
+            await take(scene, model, step)
         rows = await scene.read(
             "SELECT budget_id, sum(spent_nanos), sum(reserved_nanos) AS reserved FROM agentapi.budget_periods "
             "WHERE budget_id = ANY($1) GROUP BY budget_id, org_id, holder, starts",

@@ -29,9 +29,9 @@ SELECT timestamptz '2026-10-02Z' + d * interval '1 day' + n * interval '1 hour',
   FROM who, generate_series(0, {DAYS - 1}) d, generate_series(1, 6) n
 """  # noqa: S608  # numbers of the tests
 SUM_UP = """
-INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors, unpriced,
-    input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at, reported,
-    reported_input_tokens, reported_output_tokens, reported_nanos)
+INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, interaction_type, turns, errors,
+    unpriced, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_nanos, latency_ms, latency, last_at,
+    reported, reported_input_tokens, reported_output_tokens, reported_nanos)
 SELECT org_id, (at AT TIME ZONE 'UTC')::date, person, agent, model, provider, '', count(*), 0, 0, sum(input_tokens),
        sum(output_tokens), 0, 0, sum(cost_nanos), sum(latency_ms), array_fill(1, ARRAY[24]), max(at), 0, 0, 0, 0
   FROM agentapi.ledger GROUP BY 1, 2, 3, 4, 5, 6
@@ -82,7 +82,7 @@ async def test_who_asks_for_their_own_usage_reads_no_rows_of_others(
     span = split(NOW - timedelta(days=DAYS), NOW, NOW)
     mine, most = DAYS * 3, PERSONS * DAYS * 3
     # Of all persons together, each day has as many rows as agents; of each whatever the agents, one.
-    whole_days = {UsageGroup.SESSION: most, UsageGroup.MEMBER: PERSONS * DAYS}.get(by, mine)
+    whole_days = most if by is UsageGroup.SESSION else PERSONS * DAYS if by is UsageGroup.MEMBER else mine
     for role, whole in ((Role.MEMBER, False), (Role.OWNER, False), (Role.OWNER, True)):
         sql, arguments = statement_of(org, span, by, whole=whole, limit=100)
         async with database.as_principal(Principal(ann, org, role)) as connection:

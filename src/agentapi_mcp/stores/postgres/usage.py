@@ -105,10 +105,7 @@ def _days(by: UsageGroup | None, whose: LiteralString) -> LiteralString:
 def _statement(by: UsageGroup | None, whose: LiteralString, part: Part) -> LiteralString:
     """Return a statement: its parameters are the organisation, the bounds of the period's parts, how many groups."""
     limit: LiteralString = "$4"
-    if part == "entries":
-        parts = _entries(by, whose, "$2::timestamptz", "$3::timestamptz")
-    else:
-        parts = _days(by, whose)
+    parts = _entries(by, whose, "$2::timestamptz", "$3::timestamptz") if part == "entries" else _days(by, whose)
     if part == "both":
         limit = "$8"
         head = _entries(by, whose, "$4::timestamptz", "$5::timestamptz")
