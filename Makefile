@@ -25,8 +25,8 @@ help:
 	@echo 'make picture  draw anew the conversation that README shows (docs/images/chat.svg)'
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
-	@echo 'make chaos   break the program, and count what it lost (SCENARIO="kill9 rolling" SECONDS=60 CLIENTS=12)'
-	@echo 'make chaos-short  six scenarios of it in their smallest form, in three minutes'
+	@echo 'make chaos   break the program, and count what it lost (SCENARIO="kill9 rolling" SECONDS=60 CLIENTS=12, SCENARIO=day TURNS=2000)'
+	@echo 'make chaos-short  seven scenarios of it in their smallest form, in three minutes'
 	@echo 'make mutate  change the engine of turns in small ways, and count what its tests notice (SAMPLE=200 MODULE=turn_runner AGAIN=1)'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
 	@echo 'make clean   remove the environment'
@@ -60,7 +60,7 @@ bench:
 
 chaos:
 	@sh scripts/setup dev
-	@$(PYTHON_RUN) -m chaos $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(TIMES),--times $(TIMES)) $(if $(KEEP),--keep $(KEEP)) $(if $(TABLE),--write $(TABLE))
+	@$(PYTHON_RUN) -m chaos $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(TURNS),--turns $(TURNS)) $(if $(TIMES),--times $(TIMES)) $(if $(KEEP),--keep $(KEEP)) $(if $(TABLE),--write $(TABLE))
 
 chaos-short:
 	@sh scripts/setup dev

@@ -24,6 +24,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help=f"only {', '.join(SHORT)}, each in its smallest form")
     parser.add_argument("--seconds", type=float, help="how long each lasts")
     parser.add_argument("--clients", type=int, help="how many conversations there are at once")
+    parser.add_argument("--turns", type=int, help="after how many turns a load that counts them is over")
     parser.add_argument("--seed", type=int, default=13, help="what chance begins with")
     parser.add_argument("--times", type=int, default=1, help="how often each is run, with another seed each time")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a folder for each run; the table has all in it")
@@ -68,6 +69,7 @@ async def _repeat(name: str, programs: Programs, given: argparse.Namespace) -> t
         options = Options(
             seconds=given.seconds or seconds,
             clients=given.clients or clients,
+            turns=given.turns,
             seed=given.seed + number,
             is_timed=not given.short,
         )

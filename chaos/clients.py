@@ -35,7 +35,7 @@ class RefusedError(Exception):
     def __init__(self, kind: str, text: str, retry_after: float | None = None) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
-        self.text = text[:300]
+        self.text = text[:500]
         self.retry_after = retry_after
 
 

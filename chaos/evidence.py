@@ -18,7 +18,8 @@ _TURNS = """
 SELECT t.id::text, t.session_id::text, t.status, t.end_reason, u.content AS message, a.content AS reply,
        extract(epoch FROM t.created_at)::float8 AS created_at, extract(epoch FROM t.ended_at)::float8 AS ended_at,
        t.asked_at IS NOT NULL AS is_asked, t.input_tokens, t.output_tokens,
-       (t.cost_usd * 1000000000)::bigint AS cost_nanos
+       (t.cost_usd * 1000000000)::bigint AS cost_nanos,
+       ARRAY(SELECT unnest(t.budget_periods)::text) AS budget_periods, t.reserved_nanos
   FROM agentapi.turns t
   JOIN public.chat_messages u ON u.id = t.user_message_id
   LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
@@ -31,7 +32,9 @@ SELECT m.session_id::text, m.role, m.content, m.metadata ->> 'turn_id' AS turn_i
 """
 _LEDGER = """
 SELECT turn_id::text, kind, coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens,
-       coalesce(cost_nanos, 0) AS cost_nanos, unpriced FROM agentapi.ledger
+       coalesce(cost_nanos, 0) AS cost_nanos, unpriced, org_id::text AS organization, p.user_id::text AS user, agent,
+       (at AT TIME ZONE 'UTC')::date::text AS day
+  FROM agentapi.ledger LEFT JOIN agentapi.people p USING (person)
 """
 # Sums of a day that are not those of its entries, each way.
 _DAYS = """
@@ -50,6 +53,13 @@ WITH ledger AS (
 SELECT row_to_json(e)::text AS day FROM (TABLE ledger EXCEPT TABLE days) AS e
  UNION ALL
 SELECT row_to_json(d)::text FROM (TABLE days EXCEPT TABLE ledger) AS d
+"""
+_PERIODS = """
+SELECT array_agg(p.id::text) AS slices, b.scope, b.period, b.hard, b.limit_nanos,
+       agentapi.period_end(b.period, p.starts) AS renews_at, sum(p.spent_nanos)::bigint AS spent_nanos,
+       sum(p.reserved_nanos)::bigint AS reserved_nanos, sum(p.unpriced)::integer AS unpriced
+  FROM agentapi.budget_periods p JOIN agentapi.budgets b ON b.id = p.budget_id
+ GROUP BY b.id, p.org_id, p.holder, p.starts ORDER BY b.id, p.org_id, p.holder, p.starts
 """
 _AUDITED = "SELECT DISTINCT target_id FROM agentapi.audit_events WHERE action = 'turn_ended' AND target_id IS NOT NULL"
 
@@ -92,6 +102,17 @@ def echo_of(text: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Left:
+    """What an answer told of the tightest budget of its turn."""
+
+    scope: str
+    period: str
+    hard: bool
+    nanos: int
+    renews_at: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Told:
     """What one call told its caller about a turn."""
 
@@ -103,6 +124,7 @@ class Told:
     saved: bool = True
     words: str = ""
     bill: tuple[int, int, int] | None = None  # input and output tokens, and nano-dollars; None if it is unknown
+    left: Left | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +135,11 @@ class Refusal:
     kind: str
     text: str
     retry_after: float | None = None
+
+    @property
+    def is_for_budget(self) -> bool:
+        """Whether a budget refused it: the same message would be refused again."""
+        return self.kind == "tool" and "budget (" in self.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +168,11 @@ class Message:
         """What its sender was told last."""
         return self.told[-1] if self.told else None
 
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether its sender was told that a budget refuses it."""
+        return any(refusal.is_for_budget for refusal in self.refusals)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
@@ -158,11 +190,28 @@ class Turn:
     input_tokens: int | None
     output_tokens: int | None
     cost_nanos: int | None
+    budget_periods: Sequence[str] = ()
+    reserved_nanos: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """A period of a budget as the database has it, with all of its slices."""
+
+    slices: Sequence[str]
+    scope: str
+    period: str
+    hard: bool
+    limit_nanos: int
+    renews_at: str | None
+    spent_nanos: int
+    reserved_nanos: int
+    unpriced: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """An entry of the ledger; what is unknown is 0 and counted as unpriced."""
+    """An entry of the ledger; what is unknown is 0 and counted as unpriced, a `user` who is gone is None."""
 
     turn_id: str
     kind: str
@@ -170,17 +219,33 @@ class Entry:
     output_tokens: int
     cost_nanos: int
     unpriced: int
+    organization: str
+    user: str | None
+    agent: str
+    day: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """What a turn's entries, or its bill, come to."""
+    """What entries, or a turn's bill, come to."""
 
     turns: int
     input_tokens: int
     output_tokens: int
     cost_nanos: int
     unpriced: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageTold:
+    """What `get_usage` told a user of what all of the organisation has used, or they alone: in sum, and by group."""
+
+    organization: str
+    user: str
+    whole: bool
+    by: str
+    total: Sums
+    groups: Mapping[str, Sums]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +306,8 @@ class Evidence:
     lives: Sequence[Life] = ()
     outages: Sequence[Outage] = ()
     logged: Mapping[str, str] = field(default_factory=dict[str, str])  # by replica
+    periods: Sequence[Period] = ()
+    usage: Sequence[UsageTold] = ()
 
 
 @dataclass(frozen=True)
@@ -252,6 +319,7 @@ class Rows:
     audited: frozenset[str]
     entries: Sequence[Entry]
     false_days: Sequence[str]
+    periods: Sequence[Period]
 
 
 async def read_database(url: str) -> Rows:
@@ -265,9 +333,10 @@ async def read_database(url: str) -> Rows:
             audited = frozenset(str(row["target_id"]) for row in await connection.fetch(_AUDITED))
             entries = [Entry(**dict(row)) for row in await connection.fetch(_LEDGER)]
             false_days = [str(row["day"]) for row in await connection.fetch(_DAYS)]
+            periods = [Period(**dict(row)) for row in await connection.fetch(_PERIODS)]
     finally:
         await connection.close()
-    return Rows(turns, stored, audited, entries, false_days)
+    return Rows(turns, stored, audited, entries, false_days, periods)
 
 
 def read_log(path: Path) -> list[Asked]:
@@ -304,4 +373,6 @@ def _turn(row: "asyncpg.Record") -> Turn:
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
         cost_nanos=row["cost_nanos"],
+        budget_periods=row["budget_periods"],
+        reserved_nanos=row["reserved_nanos"],
     )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import asyncpg
 from chaos.clocks import clock_file
+from chaos.limits import limit_the_day
 from chaos.running import Fault, Run
 from chaos.timing import now, pause
 
@@ -336,9 +337,10 @@ async def live_a_day(run: Run) -> None:
         _end_the_month,
         *kills[2 * third :],
     ]
+    await limit_the_day(run)
     assert run.load.habit.enough is not None
     for number, event in enumerate(events, start=1):
-        while len(run.load.messages) < run.load.habit.enough * number / (len(events) + 1) and not run.load.is_over:
+        while run.load.accepted < run.load.habit.enough * number / (len(events) + 1) and not run.load.is_over:
             await pause(0.1)
         await event(run)
 

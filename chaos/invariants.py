@@ -2,23 +2,11 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 
-from chaos.evidence import (
-    Asked,
-    Entry,
-    Evidence,
-    Life,
-    Outage,
-    Sums,
-    Told,
-    Turn,
-    echo_of,
-    marker_of,
-    nanos_of,
-    usage_of,
-)
+from chaos.books import BOOKS
+from chaos.evidence import Asked, Evidence, Life, Outage, Told, Turn, echo_of, marker_of
+from chaos.findings import FINAL, Rule, Violation, turns_by_marker
 
 # From the moment on at which a process could settle what another one left behind.
 SETTLED_WITHIN = 20.0
@@ -29,19 +17,6 @@ GRACE = 20.0
 TIMED = frozenset({"interruption_told_late", "call_outlasted_wait"})
 _CLOCKS = 0.5
 _BEGINNING, _END = 300, 600  # what a line of the log is about, and the error itself
-_FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A rule that does not hold, and of what."""
-
-    name: str
-    subject: str
-    detail: str = ""
-
-
-Rule = Callable[[Evidence], Iterator[Violation]]
 
 
 def check(evidence: Evidence, *more: Rule) -> list[Violation]:
@@ -65,10 +40,10 @@ def ends_once(evidence: Evidence) -> Iterator[Violation]:
     answers = Counter(each.turn_id for each in evidence.stored if each.role == "assistant")
     endings: dict[str, set[str]] = defaultdict(set)
     for told in _all_told(evidence):
-        if told.status in _FINAL:
+        if told.status in FINAL:
             endings[told.turn_id].add(told.status)
     for turn in evidence.turns:
-        if turn.ended_at is None or turn.status not in _FINAL:
+        if turn.ended_at is None or turn.status not in FINAL:
             yield Violation("turn_never_ended", turn.id, turn.status)
         elif turn.ended_at < turn.created_at:
             yield Violation("ended_before_begun", turn.id, f"by {turn.created_at - turn.ended_at:.1f} s")
@@ -144,7 +119,7 @@ def completed_is_kept(evidence: Evidence) -> Iterator[Violation]:
 
 def answers_kept(evidence: Evidence) -> Iterator[Violation]:
     """Require that an answer that the provider ended is kept, unless its process died before."""
-    turns = _turns_by_marker(evidence)
+    turns = turns_by_marker(evidence)
     lives = {life.process: life for life in evidence.lives}
     for asked in evidence.asked:
         if asked.ended_at is None or asked.marker is None:
@@ -169,7 +144,7 @@ def accepted_is_run(evidence: Evidence) -> Iterator[Violation]:
 
 def interruptions_told(evidence: Evidence) -> Iterator[Violation]:
     """Require that what was asked in a process that died is told as `interrupted`, in time."""
-    turns = _turns_by_marker(evidence)
+    turns = turns_by_marker(evidence)
     deaths = {life.process: life for life in evidence.lives if life.killed}
     for asked in evidence.asked:
         life = deaths.get(asked.process)
@@ -185,74 +160,8 @@ def ends_audited(evidence: Evidence) -> Iterator[Violation]:
     """Require that the end that a caller was told of is in the audit log."""
     for told in {told.turn_id: told for told in _all_told(evidence)}.values():
         # A turn that was settled for a dead process was ended by no caller's doing.
-        if told.status in _FINAL - {"interrupted"} and told.turn_id not in evidence.audited:
+        if told.status in FINAL - {"interrupted"} and told.turn_id not in evidence.audited:
             yield Violation("end_not_audited", told.turn_id, told.status)
-
-
-def ledger_is_bills(evidence: Evidence) -> Iterator[Violation]:
-    """Require that each turn is entered once, as its bill says, and that the days have the sums of the ledger."""
-    entries: dict[str, list[Entry]] = defaultdict(list)
-    for entry in evidence.entries:
-        entries[entry.turn_id].append(entry)
-    for turn in evidence.turns:
-        entered, told = _sum(entries[turn.id]), _bill(turn)
-        if entered.turns < told.turns:
-            yield Violation("not_entered", turn.id, turn.status)
-        elif entered.turns > told.turns:
-            yield Violation("entered_twice", turn.id, f"{turn.status}, entered {entered.turns} times")
-        elif told.turns and entered != told:
-            yield Violation("ledger_not_bill", turn.id, f"{entered}, and its bill is {told}")
-    for day in evidence.false_days:
-        yield Violation("days_not_ledger", day)
-
-
-def told_is_billed(evidence: Evidence) -> Iterator[Violation]:
-    """Require that the bill that a caller was told is that of the turn."""
-    turns = {turn.id: turn for turn in evidence.turns}
-    for told in _all_told(evidence):
-        turn = turns.get(told.turn_id)
-        if told.bill is None or turn is None:
-            continue
-        if told.bill != (turn.input_tokens, turn.output_tokens, turn.cost_nanos):
-            kept = (turn.input_tokens, turn.output_tokens, turn.cost_nanos)
-            yield Violation("told_another_bill", told.turn_id, f"told {told.bill}, kept {kept}")
-
-
-def bills_are_the_providers(evidence: Evidence) -> Iterator[Violation]:
-    """Require that the provider's log has what the bills say, to the token and the nano-dollar."""
-    answered = Counter(each.marker for each in evidence.asked if each.ended_at is not None and each.marker is not None)
-    for marker, its in _turns_by_marker(evidence).items():
-        known = [turn for turn in its if turn.cost_nanos]
-        usage = usage_of(marker)
-        if any((turn.input_tokens, turn.output_tokens, turn.cost_nanos) != (*usage, nanos_of(usage)) for turn in known):
-            yield Violation("bill_not_the_providers", marker, f"the provider counts {usage}")
-        unknown = sum(_bill(turn).unpriced for turn in its)
-        if not len(known) <= answered[marker] <= len(known) + unknown:
-            yield Violation(
-                "bill_lost", marker, f"{answered[marker]} answers: {len(known)} billed, {unknown} of an unknown cost"
-            )
-
-
-def _sum(entries: Iterable[Entry]) -> Sums:
-    its = list(entries)
-    return Sums(
-        turns=sum(entry.kind == "turn" for entry in its),
-        input_tokens=sum(entry.input_tokens for entry in its),
-        output_tokens=sum(entry.output_tokens for entry in its),
-        cost_nanos=sum(entry.cost_nanos for entry in its),
-        unpriced=sum(entry.unpriced for entry in its),
-    )
-
-
-def _bill(turn: Turn) -> Sums:
-    is_final = turn.status in _FINAL
-    return Sums(
-        turns=int(is_final),
-        input_tokens=turn.input_tokens or 0,
-        output_tokens=turn.output_tokens or 0,
-        cost_nanos=turn.cost_nanos or 0,
-        unpriced=int(turn.cost_nanos is None and turn.is_asked and is_final),
-    )
 
 
 def nothing_unexpected(evidence: Evidence) -> Iterator[Violation]:
@@ -278,9 +187,7 @@ RULES: Sequence[Rule] = (
     accepted_is_run,
     interruptions_told,
     ends_audited,
-    ledger_is_bills,
-    told_is_billed,
-    bills_are_the_providers,
+    *BOOKS,
     nothing_unexpected,
 )
 
@@ -290,12 +197,17 @@ def split_known(
 ) -> tuple[list[Violation], list[Violation]]:
     """Split off what the version before is known to do, of turns that these replicas asked.
 
-    It writes the audit log half a second later, and what it told in that time is lost with it.
+    It writes the audit log half a second later, and what it told in that time is lost with it. It knows no budgets, and
+    tells nothing of them, also of turns that others asked.
     """
     prefixes = tuple(f"replica-{number}." for number in replicas)
     theirs = {asked.marker for asked in evidence.asked if asked.process.startswith(prefixes)}
     turns = {turn.id for turn in evidence.turns if turn.marker in theirs}
-    known = [each for each in violations if each.name == "end_not_audited" and each.subject in turns]
+    known = [
+        each
+        for each in violations
+        if (each.name == "end_not_audited" and each.subject in turns) or (each.name == "left_not_told" and replicas)
+    ]
     return [each for each in violations if each not in known], known
 
 
@@ -421,11 +333,3 @@ def _is_in(at: float | None, outage: Outage) -> bool:
 def _all_told(evidence: Evidence) -> Iterator[Told]:
     for message in evidence.messages:
         yield from message.told
-
-
-def _turns_by_marker(evidence: Evidence) -> dict[str, list[Turn]]:
-    found: dict[str, list[Turn]] = defaultdict(list)
-    for turn in evidence.turns:
-        if turn.marker is not None:
-            found[turn.marker].append(turn)
-    return found

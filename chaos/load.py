@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.clients import BareClient, Client, Era, RefusedError, SdkClient
-from chaos.evidence import CallTime, Message, Refusal, Told, marked
+from chaos.evidence import CallTime, Left, Message, Refusal, Told, marked
+from chaos.findings import FINAL
 from chaos.timing import now, pause
 from chaos.world import AGENT, World
 
-_FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 # How long a call may take beyond what it asked to wait, before its client gives it up.
 _OVER_WAIT = 45.0
 
@@ -45,7 +45,7 @@ class Habit:
     at_once: bool = False  # asks again at once, and with the SDK's client alone
     idle: float = 0.0  # seconds between two messages
     bare: bool = False  # bare HTTP alone, which costs the machine less
-    enough: int | None = None  # messages, after which the load is over however much of its time is left
+    enough: int | None = None  # turns, after which the load is over however much of its time is left
 
 
 USUAL = Habit()
@@ -61,6 +61,7 @@ class Load:
     clients: int
     seconds: float
     messages: list[Message] = field(default_factory=list[Message])
+    accepted: int = 0
     left: int = 0
     cancelled: int = 0
     end: float = math.inf
@@ -75,7 +76,7 @@ class Load:
     @property
     def is_over(self) -> bool:
         """Whether no further message is sent."""
-        return now() >= self.end or (self.habit.enough is not None and len(self.messages) >= self.habit.enough)
+        return now() >= self.end or (self.habit.enough is not None and self.accepted >= self.habit.enough)
 
     async def _converse(self, number: int) -> None:
         client = self._client(number)
@@ -87,7 +88,8 @@ class Load:
                     return
                 message = self.new_message(client=number, number=position, session_id=session)
                 await self.send(client, message, self.habit.script(self.chance))
-                if message.last is None or message.last.status not in _FINAL:
+                if message.last is None or message.last.status not in FINAL:
+                    await pause(self.chance.random() * 2 * message.is_over_budget)
                     break
                 session = message.last.session_id
                 await pause(self.habit.idle * 2 * self.chance.random())
@@ -129,7 +131,7 @@ class Load:
         may_cancel = self.chance.random() < self.habit.cancels
         while now() < give_up:
             told = message.last
-            if told is not None and told.status in _FINAL:
+            if message.is_over_budget or (told is not None and told.status in FINAL):
                 return
             if told is not None and may_cancel:
                 may_cancel = False
@@ -140,13 +142,15 @@ class Load:
     async def _attempt(self, client: Client, message: Message, tool: str, given: Mapping[str, object]) -> None:
         within = self._within(message)
         try:
+            first = not message.told
             await tell(client, message, tool, given, within)
+            self.accepted += first
         except RefusedError as exc:
             if exc.kind == "timeout" and within < self.habit.wait:
                 self.left += 1
             else:
                 message.refusals.append(Refusal(at=now(), kind=exc.kind, text=exc.text, retry_after=exc.retry_after))
-            if not self.habit.at_once:
+            if not self.habit.at_once and not message.is_over_budget:
                 await pause((exc.retry_after or 0.3) + self.chance.random() * 0.7)
 
     def _within(self, message: Message) -> float:
@@ -189,6 +193,7 @@ async def tell(
         saved=bool(turn["saved"]),
         words=str(turn["words"]),
         bill=_bill(turn),
+        left=_left(turn.get("budget")),  # which the version before does not tell
     )
     message.told.append(told)
     return told
@@ -197,3 +202,10 @@ async def tell(
 def _bill(turn: Mapping[str, Any]) -> tuple[int, int, int] | None:
     usage, cost = turn["usage"], turn["cost_usd"]
     return None if cost is None else (usage["input_tokens"], usage["output_tokens"], round(cost * 1_000_000_000))
+
+
+def _left(budget: Mapping[str, Any] | None) -> Left | None:
+    if budget is None:
+        return None
+    nanos = round(budget["left_usd"] * 1_000_000_000)
+    return Left(nanos=nanos, **{name: budget[name] for name in ("scope", "period", "hard", "renews_at")})

@@ -8,13 +8,13 @@ from uuid import UUID
 import asyncpg
 from chaos.clients import Client, RefusedError
 from chaos.evidence import Message, Outage, Told, marked, read_log
+from chaos.findings import FINAL
 from chaos.load import tell
 from chaos.processes import descriptors, resident
 from chaos.running import Run
 from chaos.timing import now, pause, until
 from chaos.world import AGENT, World, status_of
 
-_FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 _AWAY = 20.0
 # What a turn of somebody else may take beside one locked session, or beside a flood.
 _OTHERS = 1.0
@@ -213,7 +213,7 @@ async def _read(client: Client, message: Message, told: Told) -> None:
     async def ended() -> bool:
         with suppress(RefusedError):
             await tell(client, message, "get_turn", {"turn_id": told.turn_id, "wait_seconds": 5})
-        return message.told[-1].status in _FINAL
+        return message.told[-1].status in FINAL
 
     await until(ended, 40, 0.05)
 
@@ -230,7 +230,7 @@ async def _insist(client: Client, message: Message, words: str, key: Mapping[str
 
     async def ended() -> bool:
         told = await _ask(client, message, words, wait_seconds=10, **key)
-        return told is not None and told.status in _FINAL
+        return told is not None and told.status in FINAL
 
     await until(ended, 45, 0.2)
 

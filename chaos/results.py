@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from chaos.invariants import Violation
+from chaos.findings import Violation
 
 HEADING = (
     "| scenario | runs | seconds | clients | faults injected | turns | violations | recovery p50 / max |\n"

@@ -5,11 +5,12 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chaos.clients import BareClient, Client, Era, RefusedError
-from chaos.evidence import Message, Outage, marked
-from chaos.invariants import SETTLED_WITHIN, TIMED, Rule, Violation, check, ends_audited, split_known
+from chaos.evidence import Message, Outage, Refusal, marked
+from chaos.findings import Rule, Violation
+from chaos.invariants import SETTLED_WITHIN, TIMED, check, ends_audited, split_known
 from chaos.load import USUAL, Habit, Load, tell
 from chaos.postgres import Programs
 from chaos.results import Result
@@ -50,10 +51,13 @@ class Run:
         self.found.append(Violation(name, subject, detail))
 
     def client(self, replica: Replica | None = None, era: Era = "2026-07-28") -> Client:
-        """Return a client of the balancer, or of one replica; over stdio where the world has a home for that."""
+        """Return a client of the balancer, or of one replica; over stdio where the world has a home for that.
+
+        Of several people it is the last one's, whose organisation has money.
+        """
         if self.world.residents is not None:
             return self.world.residents.client(era)
-        token = self.world.people[0].token if self.world.people else None
+        token = self.world.people[-1].token if self.world.people else None
         return BareClient(self.world.http, self.world.balancer.url if replica is None else replica.url, era, token)
 
     @asynccontextmanager
@@ -76,7 +80,11 @@ class Run:
             message = self.load.new_message()
             try:
                 told = await tell(client, message, "chat", {"message": marked(message.marker, ""), **waits}, 20)
-            except RefusedError:
+            except RefusedError as exc:
+                refusal = Refusal(at=now(), kind=exc.kind, text=exc.text, retry_after=exc.retry_after)
+                if refusal.is_for_budget:
+                    message.refusals.append(refusal)
+                    return True
                 message.copies = 2  # it may be accepted, and then it is not sent again
                 return False
             return told.status == "completed"
@@ -130,6 +138,7 @@ class Options:
 
     seconds: float | None = None
     clients: int | None = None
+    turns: int | None = None  # for a load that counts them
     seed: int = 13
     is_timed: bool = True
 
@@ -142,11 +151,13 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
     shape = scenario.shape if isinstance(scenario.shape, Shape) else scenario.shape()
     begun = now()
     async with open_world(shape, programs, chance) as world:
-        load = Load(world, scenario.habit, chance, clients, seconds)
+        load = Load(world, _habit(scenario, options), chance, clients, seconds)
         run = Run(world, load, chance, now() + seconds, is_timed=options.is_timed)
+        loaded = now()
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
             group.create_task(_inject(scenario, run))
+        run.notes.append(f"{load.accepted / (now() - loaded):.1f} turns a second")
         await _settle(run)
         await scenario.afterwards(run)
         evidence = await world.evidence(load.messages)
@@ -171,6 +182,12 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
             refusals=_refusals(load.messages),
             notes=run.notes,
         )
+
+
+def _habit(scenario: Scenario, options: Options) -> Habit:
+    if options.turns is None or scenario.habit.enough is None:
+        return scenario.habit
+    return replace(scenario.habit, enough=options.turns)
 
 
 async def _inject(scenario: Scenario, run: Run) -> None:

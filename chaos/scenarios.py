@@ -3,13 +3,14 @@
 import signal
 from collections.abc import Mapping
 
+from chaos.books import somebody_refused
 from chaos.invariants import all_answered, never_silent, refused_by_status, waits_bounded
 from chaos.load import Habit, long
 from chaos.postgres import can_mount
 from chaos.running import Scenario, nothing, together
 from chaos.world import Shape
 
-from chaos import clocks, faults, moments, stdio, versions
+from chaos import clocks, faults, limits, moments, stdio, versions
 
 _LONG = Habit(script=long)
 _HONOURS_RETRY_AFTER = Habit(script=long, bare=True)  # as the SDK's clients do not
@@ -247,6 +248,13 @@ ALL: Mapping[str, Scenario] = {
         habit=Habit(script=long, leaves=0.1),
         seconds=60,
     ),
+    "hot_budget": Scenario(
+        about="a hard budget that is used up and raised again and again, while replicas and Postgres are killed",
+        fault=limits.hot_budget(
+            4, 3, faults.kill_replicas(gap=6), faults.postgres_away(2, gap=8), faults.redis_flushed
+        ),
+        rules=(somebody_refused,),
+    ),
     "clock_replica": Scenario(
         about="the clock of a replica an hour ahead, right, an hour behind, right",
         fault=faults.jump_clock("a replica", "+3600", "+0", "-3600", "+0"),
@@ -312,12 +320,14 @@ ALL: Mapping[str, Scenario] = {
 # By name only: an hour, and some ten minutes.
 BY_NAME: Mapping[str, Scenario] = {
     "day": Scenario(
-        about="20 kills of replicas, 5 of Postgres, a midnight and the end of a month, 20,000 messages of 50 people",
+        about="20 kills of replicas, 5 of Postgres, two midnights, 20,000 turns of 50 people with budgets",
         fault=faults.live_a_day,
         shape=_five_organizations,
         habit=Habit(script=lambda _: "[[pieces=3]]", bare=True, enough=20_000, patience=150),
         seconds=3600,
         clients=50,
+        rules=(somebody_refused,),
+        afterwards=limits.ask_usage,
         obstacle=clocks.cannot_jump,
     ),
     "soak": Scenario(
@@ -328,10 +338,11 @@ BY_NAME: Mapping[str, Scenario] = {
         clients=5,
     ),
 }
-# Six in their smallest form, for CI: three minutes.
+# Seven in their smallest form, for CI: three minutes.
 SHORT: Mapping[str, tuple[float, int]] = {
     "back_and_read": (5, 0),
     "commit_cut": (8, 8),
+    "hot_budget": (12, 6),
     "key_after_crash": (5, 0),
     "kill9": (12, 6),
     "resident": (12, 4),

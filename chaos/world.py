@@ -19,7 +19,18 @@ import httpx2
 from chaos.balancer import Balancer
 from chaos.clients import open_http
 from chaos.clocks import clock_file, placed
-from chaos.evidence import INPUT_NANOS, OUTPUT_NANOS, Evidence, Life, Message, Outage, Turn, read_database, read_log
+from chaos.evidence import (
+    INPUT_NANOS,
+    OUTPUT_NANOS,
+    Evidence,
+    Life,
+    Message,
+    Outage,
+    Turn,
+    UsageTold,
+    read_database,
+    read_log,
+)
 from chaos.people import Person, settle
 from chaos.postgres import APP, OWNER, Postgres, Programs
 from chaos.processes import ROOT, SOURCE, Process, free_port, listens, python_path, send_all, start
@@ -34,6 +45,7 @@ from agentapi_mcp.stores.postgres.server.paths import Home
 from agentapi_mcp.stores.postgres.server.processes import find_server
 
 AGENT = "stub"
+LONGEST = 16  # tokens of an answer, of which some are longer: then a turn costs more than it reserved
 _PROVIDER = Path(__file__).with_name("provider.py")
 _CATALOGUE = f"""
 use_defaults = false
@@ -50,9 +62,12 @@ api_key = "${{{{CHAOS_PROCESS}}}}"
 [[agents.{AGENT}.models]]
 name = "{{model}}"
 model_id = "{{model}}"
+max_output_tokens = {LONGEST}
 provider = "stub"
 prices = {{{{ input = {INPUT_NANOS / 1000}, output = {OUTPUT_NANOS / 1000} }}}}
 """
+# Wide enough for every scenario, and one that warns soon.
+_BUDGETS = (("1000", "--period", "total"), ("0.0001", "--period", "day", "--member", "--soft"))
 _OPEN = "SELECT count(*) FROM agentapi.turns WHERE ended_at IS NULL"
 _READY_SECONDS = 90.0
 _SMALL_DISK = "160m"
@@ -250,6 +265,7 @@ class World:
     outages: list[Outage]
     residents: Residents | None = None
     people: Sequence[Person] = ()
+    usage: list[UsageTold] = field(default_factory=list[UsageTold])
     # From when on the clock of Postgres is how many seconds ahead; it only ever goes forward.
     ahead: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
 
@@ -283,6 +299,8 @@ class World:
             audited=rows.audited,
             entries=rows.entries,
             false_days=rows.false_days,
+            periods=rows.periods,
+            usage=self.usage,
             asked=read_log(self.provider.log),
             lives=self.lives,
             outages=self.outages,
@@ -369,6 +387,8 @@ async def open_world(shape: Shape, programs: Programs, chance: random.Random) ->
         if shape.people:
             assert isinstance(store, Postgres)
             people = await settle(store.admin_url, store.url(APP), shape.organizations, shape.people)
+        else:
+            await _set_budgets({**env, "AGENTAPI_HOME": str(place), **more, "CHAOS_PROCESS": "operator"})
         balancer = Balancer([replica.port for replica in replicas], chance)
         await stack.enter_async_context(balancer.open())
         http = await stack.enter_async_context(open_http())
@@ -446,9 +466,19 @@ def _replica(shape: Shape, place: Path, number: int, env: Mapping[str, str], liv
 
 
 async def _migrate(env: Mapping[str, str]) -> None:
-    words = [sys.executable, "-m", "agentapi_mcp", "migrate", "--grant-to", APP]
+    await _run(env, "migrate", "--grant-to", APP)
+
+
+async def _set_budgets(env: Mapping[str, str]) -> None:
+    for words in _BUDGETS:
+        await _run(env, "budgets", "set", *words)
+
+
+async def _run(env: Mapping[str, str], *words: str) -> None:
+    """Run a command of the program's operator."""
+    command = (sys.executable, "-m", "agentapi_mcp", *words)
     process = await asyncio.create_subprocess_exec(
-        *words, env=dict(env), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        *command, env=dict(env), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()

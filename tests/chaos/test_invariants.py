@@ -1,27 +1,27 @@
 """The checker of the chaos harness: each rule names what a hand-made run violates, and a sound run violates none."""
 
-import json
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import chaos.books
 import chaos.invariants
 import pytest
+from chaos.books import somebody_refused, sum_of
 from chaos.evidence import (
     CallTime,
-    Evidence,
     Life,
     Message,
     Outage,
     Refusal,
+    Sums,
     Told,
-    echo,
     marked,
     nanos_of,
-    read_database,
     read_log,
     usage_of,
 )
@@ -35,130 +35,16 @@ from chaos.invariants import (
     waits_bounded,
 )
 
+from tests.chaos.trials import ENTER, RESERVED, SENT, Trial
 from tests.support.databases import DatabaseUrls
 
-# When the message of a run was sent; the times of all else are seconds from then on.
-_SENT = 1_800_000_000.0
-_OWNER = "replica-0.1"
-_SESSION = "INSERT INTO public.chat_sessions (id, user_id, created_at) VALUES ($1, $2, to_timestamp($3))"
-_MESSAGE = """
-INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
-VALUES ($1, $2, $3, $4, jsonb_build_object('turn_id', $5::uuid), to_timestamp($6))
-"""
-_TURN = """
-INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, assistant_message_id, agent_name, backend,
-    fingerprint, status, lease_owner, lease_until, created_at, ended_at, input_tokens, output_tokens, cost_usd)
-VALUES ($1, $2, $3, $3, $4, $5, 'stub', 'openai', '', $6::text,
-    CASE WHEN $6::text = 'running' THEN $3::uuid END, CASE WHEN $6::text = 'running' THEN now() END,
-    to_timestamp($7), to_timestamp($8), $9, $10, $11::numeric / 1000000000)
-"""
-_ENTER = "SELECT agentapi.enter(agentapi.entry_of(t)) FROM agentapi.turns t WHERE t.id = $1 AND t.status <> 'running'"
-_AUDIT = """
-INSERT INTO agentapi.audit_events (id, at, action, target_id, outcome)
-VALUES ($1, to_timestamp($2), 'turn_ended', $3, 'ok')
-"""
-
-
-@dataclass
-class Trial:
-    """A run written by hand: its database, its provider's log, its clients, and its processes."""
-
-    urls: DatabaseUrls
-    log: Path
-    connection: "asyncpg.Connection[asyncpg.Record]"
-    user: str = field(default_factory=lambda: str(uuid4()))
-    messages: list[Message] = field(default_factory=list[Message])
-    logged: str = "level=warning event=leases_not_renewed\n"
-    lives: list[Life] = field(default_factory=lambda: [Life(process=_OWNER, since=_SENT - 60)])
-    outages: list[Outage] = field(default_factory=list[Outage])
-
-    def send(self, **more: object) -> Message:
-        """Let a client send a message."""
-        message = Message(marker=uuid4().hex, **more)  # type: ignore[arg-type]  # fields of a message
-        self.messages.append(message)
-        return message
-
-    async def session(self) -> str:
-        """Begin a session."""
-        session = str(uuid4())
-        await self.connection.execute(_SESSION, session, self.user, _SENT)
-        return session
-
-    async def say(self, session: str, role: str, content: str, turn: str, at: float) -> str:
-        """Store a message of a session."""
-        message = str(uuid4())
-        await self.connection.execute(_MESSAGE, message, session, role, content, turn, _SENT + at)
-        return message
-
-    async def store(
-        self,
-        message: Message,
-        *,
-        status: str = "completed",
-        reply: str | None = "",
-        session: str | None = None,
-        at: float = 0.0,
-        ended: float | None = 2.0,
-    ) -> Told:
-        """Store a turn as the program does, audited; return what its caller is told of it."""
-        session, turn = session or await self.session(), str(uuid4())
-        asked = await self.say(session, "user", marked(message.marker, "hello"), turn, at)
-        said = self.answer_to(message) if reply == "" else reply
-        end = None if ended is None else at + ended
-        answer = None if said is None or end is None else await self.say(session, "assistant", said, turn, end)
-        stamps = (_SENT + at, None if end is None else _SENT + end)
-        usage = usage_of(message.marker)
-        bill = (*usage, nanos_of(usage)) if status == "completed" else (None, None, None)
-        await self.connection.execute(_TURN, turn, session, self.user, asked, answer, status, *stamps, *bill)
-        await self.connection.execute(_ENTER, turn)
-        if end is not None:
-            await self.connection.execute(_AUDIT, str(uuid4()), _SENT + end, turn)
-        return Told(at=_SENT + 3, turn_id=turn, session_id=session, status=status, reply=said or "")
-
-    def ask(self, message: Message, *, ended: float | None = 2.0, process: str = _OWNER, at: float = 0.0) -> None:
-        """Write a request to the provider's log, and its end."""
-        request = uuid4().hex
-        lines: list[Mapping[str, object]] = [{"at": _SENT + at, "what": "asked", "marker": message.marker}]
-        if ended is not None:
-            lines.append({"at": _SENT + at + ended, "what": "ended", "text": self.answer_to(message)})
-        with self.log.open("a", encoding="utf-8") as file:
-            for line in lines:
-                file.write(json.dumps({**line, "request": request, "process": process}) + "\n")
-
-    async def answered(self) -> Message:
-        """Let a message be sent, accepted, asked, answered, kept and told."""
-        message = self.send()
-        self.ask(message)
-        message.told.append(await self.store(message))
-        message.calls.append(CallTime(wait=8, took=2))
-        return message
-
-    def die(self, at: float) -> None:
-        """Let the owner die, beside another process that lives."""
-        self.lives[0].until, self.lives[0].killed = _SENT + at, True
-        self.lives.append(Life(process="replica-1.1", since=_SENT - 60))
-
-    async def evidence(self) -> Evidence:
-        """Read it back as the harness does."""
-        rows = await read_database(self.urls.owner)
-        return Evidence(
-            at=_SENT + 600,
-            messages=self.messages,
-            turns=rows.turns,
-            stored=rows.stored,
-            audited=rows.audited,
-            entries=rows.entries,
-            false_days=rows.false_days,
-            asked=read_log(self.log),
-            lives=self.lives,
-            outages=self.outages,
-            logged={"replica-0": self.logged},
-        )
-
-    @staticmethod
-    def answer_to(message: Message) -> str:
-        """Say what the provider says."""
-        return f"{echo(message.marker)} w0 w1"
+# When the turns of a trial end.
+DAY = datetime.fromtimestamp(SENT, UTC).date().isoformat()
+LACKS = (
+    "Your organisation's daily budget ($1.00) has $0.09 left, $0.20 of it is reserved for turns that run, and this "
+    "message may cost $0.10; it renews at 2027-01-16 00:00 UTC. Lower max_tokens, choose a cheaper model, or ask the "
+    "operator of this server for more. Nothing was asked."
+)
 
 
 @pytest.fixture
@@ -179,7 +65,7 @@ async def names(trial: Trial) -> set[str]:
 
 
 async def lose_a_message(trial: Trial) -> None:
-    told = Told(at=_SENT, turn_id=str(uuid4()), session_id=str(uuid4()), status="running")
+    told = Told(at=SENT, turn_id=str(uuid4()), session_id=str(uuid4()), status="running")
     trial.send().told.append(told)
 
 
@@ -203,7 +89,7 @@ async def store_two_answers(trial: Trial) -> None:
 async def tell_two_ends(trial: Trial) -> None:
     message = await trial.answered()
     told = message.told[0]
-    message.told.insert(0, Told(at=_SENT, turn_id=told.turn_id, session_id=told.session_id, status="failed"))
+    message.told.insert(0, Told(at=SENT, turn_id=told.turn_id, session_id=told.session_id, status="failed"))
 
 
 async def end_before_the_beginning(trial: Trial) -> None:
@@ -218,7 +104,7 @@ async def ask_twice(trial: Trial) -> None:
 async def tell_the_reply_of_another(trial: Trial) -> None:
     message, other = await trial.answered(), await trial.answered()
     told = message.told[0]
-    running = {"at": _SENT, "turn_id": told.turn_id, "session_id": told.session_id, "status": "running"}
+    running = {"at": SENT, "turn_id": told.turn_id, "session_id": told.session_id, "status": "running"}
     message.told.insert(0, Told(**running, reply=trial.answer_to(other)))  # type: ignore[arg-type]  # fields of it
 
 
@@ -231,7 +117,7 @@ async def store_the_reply_of_another(trial: Trial) -> None:
     message, other = trial.send(), await trial.answered()
     trial.ask(message, ended=None)
     message.told.append(await trial.store(message, reply=trial.answer_to(other)))
-    message.told[0] = Told(at=_SENT, turn_id=message.told[0].turn_id, session_id="", status="cancelled")
+    message.told[0] = Told(at=SENT, turn_id=message.told[0].turn_id, session_id="", status="cancelled")
 
 
 async def move_a_reply_to_another_session(trial: Trial) -> None:
@@ -259,14 +145,14 @@ async def tell_completed_and_interrupt(trial: Trial) -> None:
     message = trial.send()
     trial.ask(message, ended=None)
     told = await trial.store(message, status="interrupted")
-    message.told.append(Told(at=_SENT, turn_id=told.turn_id, session_id=told.session_id, status="completed"))
+    message.told.append(Told(at=SENT, turn_id=told.turn_id, session_id=told.session_id, status="completed"))
 
 
 async def tell_completed_with_another_text(trial: Trial) -> None:
     message = await trial.answered()
     told = message.told[0]
     text = f"{told.reply} and more"
-    message.told[0] = Told(at=_SENT, turn_id=told.turn_id, session_id=told.session_id, status="completed", reply=text)
+    message.told[0] = Told(at=SENT, turn_id=told.turn_id, session_id=told.session_id, status="completed", reply=text)
 
 
 async def lose_an_answer(trial: Trial) -> None:
@@ -306,7 +192,7 @@ async def lose_an_audit_event(trial: Trial) -> None:
 
 async def enter_twice(trial: Trial) -> None:
     message = await trial.answered()
-    await trial.connection.execute(_ENTER, message.told[0].turn_id)
+    await trial.connection.execute(ENTER, message.told[0].turn_id)
 
 
 async def lose_an_entry(trial: Trial) -> None:
@@ -355,21 +241,112 @@ async def outlast_a_wait(trial: Trial) -> None:
 
 async def refuse_in_a_200(trial: Trial) -> None:
     message = await trial.answered()
-    message.refusals.append(Refusal(at=_SENT, kind="tool", text="The server is shutting down."))
+    message.refusals.append(Refusal(at=SENT, kind="tool", text="The server is shutting down."))
 
 
 async def fail_a_call(trial: Trial) -> None:
     message = await trial.answered()
-    message.refusals.append(Refusal(at=_SENT, kind="http", text="502"))
+    message.refusals.append(Refusal(at=SENT, kind="http", text="502"))
 
 
 async def say_nothing(trial: Trial) -> None:
     message = await trial.answered()
-    message.refusals.append(Refusal(at=_SENT, kind="timeout", text="no answer in 53 s"))
+    message.refusals.append(Refusal(at=SENT, kind="timeout", text="no answer in 53 s"))
 
 
 async def leave_a_message_unanswered(trial: Trial) -> None:
     trial.send()
+
+
+async def leave_a_reservation(trial: Trial) -> None:
+    await trial.charged(await trial.budget(2 * RESERVED))
+    await trial.connection.execute("UPDATE agentapi.budget_periods SET reserved_nanos = 1")
+
+
+async def spend_too_much(trial: Trial) -> None:
+    await trial.charged(await trial.budget(2 * RESERVED))
+    await trial.connection.execute("UPDATE agentapi.budget_periods SET spent_nanos = spent_nanos + 1")
+
+
+async def forget_an_unknown_cost(trial: Trial) -> None:
+    await trial.charged(await trial.budget(2 * RESERVED), status="failed")
+    await trial.connection.execute("UPDATE agentapi.budget_periods SET unpriced = 0")
+
+
+async def tell_what_is_left(trial: Trial, period: str, **fields: object) -> None:
+    message = await trial.charged(period)
+    told = message.told[0]
+    assert told.left is not None
+    message.told[0] = replace(told, left=replace(told.left, **fields))
+
+
+async def let_in_too_much(trial: Trial) -> None:
+    await tell_what_is_left(trial, await trial.budget(1), nanos=0)
+
+
+async def let_in_too_much_by_slices(trial: Trial) -> None:
+    period = await trial.budget(2 * RESERVED)
+    for each in (period, await trial.divide(period)):
+        await trial.charged(each)
+    spent = "SELECT sum(spent_nanos) - 1 FROM agentapi.budget_periods"
+    await trial.connection.execute(f"UPDATE agentapi.budgets SET limit_nanos = ({spent})")  # noqa: S608  # ours
+
+
+async def tell_that_less_is_left(trial: Trial) -> None:
+    await tell_what_is_left(trial, await trial.budget(2 * RESERVED), nanos=-1)
+
+
+async def tell_another_day(trial: Trial) -> None:
+    await tell_what_is_left(trial, await trial.budget(2 * RESERVED), renews_at="2027-02-01T00:00:00Z")
+
+
+async def tell_nothing_of_what_is_left(trial: Trial) -> None:
+    message = await trial.charged(await trial.budget(2 * RESERVED))
+    message.told[0] = replace(message.told[0], left=None)
+
+
+def refuse(message: Message, words: str = LACKS) -> None:
+    message.refusals.append(Refusal(at=SENT, kind="tool", text=words))
+
+
+async def refuse_and_ask(trial: Trial) -> None:
+    refuse(await trial.answered())
+
+
+async def refuse_without_a_reason(trial: Trial) -> None:
+    refuse(trial.send(), "Your organisation's daily budget ($1.00) is used up.")
+
+
+async def refuse_until_no_first_of_a_month(trial: Trial) -> None:
+    refuse(trial.send(), LACKS.replace("daily", "monthly"))
+
+
+async def refuse_though_there_is_room(trial: Trial) -> None:
+    refuse(trial.send(), LACKS.replace("$0.09", "$0.10"))
+
+
+async def tell_usage(trial: Trial) -> None:
+    usage = usage_of((await trial.answered()).marker)
+    sums = Sums(turns=1, input_tokens=usage[0], output_tokens=usage[1], cost_nanos=nanos_of(usage), unpriced=0)
+    by = {"agent": "stub", "day": DAY, "member": trial.user}
+    trial.usage += [trial.told_usage(*group, sums) for group in by.items()]
+    trial.usage.append(replace(trial.usage[0], whole=False))
+
+
+async def tell_less_usage(trial: Trial) -> None:
+    await tell_usage(trial)
+    told = trial.usage[0]
+    trial.usage[0] = replace(told, total=replace(told.total, turns=0))
+
+
+async def tell_usage_of_another_agent(trial: Trial) -> None:
+    await tell_usage(trial)
+    trial.usage[0] = trial.told_usage("agent", "guide", trial.usage[0].total)
+
+
+async def bill_another_usage(trial: Trial) -> None:
+    await bill_more(trial)
+    trial.usage.append(trial.told_usage("day", DAY, sum_of((await trial.evidence()).entries)))
 
 
 Spoiler = Callable[[Trial], Awaitable[None]]
@@ -408,6 +385,21 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (fail_a_call, {"call_failed", "call_unanswered"}),
     (say_nothing, {"call_failed", "call_unanswered"}),
     (leave_a_message_unanswered, {"never_answered"}),
+    (leave_a_reservation, {"reservation_left"}),
+    (spend_too_much, {"spent_not_bills"}),
+    (forget_an_unknown_cost, {"spent_not_bills", "never_answered", "answer_lost"}),
+    (let_in_too_much, {"limit_exceeded"}),
+    (let_in_too_much_by_slices, {"limit_exceeded"}),
+    (tell_that_less_is_left, {"left_below_overrun"}),
+    (tell_nothing_of_what_is_left, {"left_not_told"}),
+    (tell_another_day, {"left_not_told"}),
+    (refuse_and_ask, {"refused_and_asked", "refused_in_200"}),
+    (refuse_without_a_reason, {"refusal_unclear", "refused_in_200", "never_answered"}),
+    (refuse_until_no_first_of_a_month, {"refusal_unclear", "refused_in_200", "never_answered"}),
+    (refuse_though_there_is_room, {"refused_with_room", "refused_in_200", "never_answered"}),
+    (tell_less_usage, {"usage_not_ledger"}),
+    (tell_usage_of_another_agent, {"usage_not_ledger", "usage_not_the_providers"}),
+    (bill_another_usage, {"bill_not_the_providers", "usage_not_the_providers"}),
 )
 
 
@@ -425,11 +417,20 @@ async def test_an_end_that_the_version_before_did_not_audit_is_told_apart(trial:
     assert split_known(evidence, found, [1]) == split_known(evidence, found, []) == (found, [])
 
 
+async def test_what_the_version_before_does_not_tell_of_budgets_is_told_apart(trial: Trial) -> None:
+    await tell_nothing_of_what_is_left(trial)
+    evidence = await trial.evidence()
+    found = check(evidence)
+    assert split_known(evidence, found, [1]) == ([], found)
+    assert split_known(evidence, found, []) == (found, [])
+
+
 def test_every_violation_has_its_example() -> None:
-    source = Path(chaos.invariants.__file__).read_text(encoding="utf-8")
+    pages = (Path(str(module.__file__)) for module in (chaos.invariants, chaos.books))
+    source = "".join(page.read_text(encoding="utf-8") for page in pages)
     known = set(re.findall(r'Violation\(\s*"(\w+)"', source))
     assert len(known) > 10
-    assert known == set().union(*(expected for _, expected in SPOILERS))
+    assert known == {"nobody_refused"}.union(*(expected for _, expected in SPOILERS))
 
 
 async def test_a_run_in_which_nothing_was_lost_has_no_violation(trial: Trial) -> None:
@@ -438,6 +439,33 @@ async def test_a_run_in_which_nothing_was_lost_has_no_violation(trial: Trial) ->
     trial.ask(second, at=10)
     second.told.append(await trial.store(second, session=first.told[0].session_id, at=10))
     assert await names(trial) == set()
+
+
+async def test_budgets_and_usage_that_are_right_have_no_violation(trial: Trial) -> None:
+    await tell_usage(trial)
+    assert await names(trial) == set()
+    trial.usage.clear()
+    # It cost more than it had reserved, and more than there was.
+    await trial.charged(await trial.budget(1), reserved=1)
+    await trial.charged(await trial.budget(0, hard=False, period="total"))
+    assert await names(trial) == set()
+    refuse(trial.send())
+    assert await names(trial) == {"refused_in_200", "never_answered"}
+
+
+async def test_a_budget_that_refused_nobody_was_not_tried(trial: Trial) -> None:
+    message = await trial.answered()
+    assert [found.name for found in somebody_refused(await trial.evidence())] == ["nobody_refused"]
+    refuse(message)
+    assert not list(somebody_refused(await trial.evidence()))
+
+
+async def test_only_who_ended_after_the_last_was_let_in_may_exceed_a_budget(trial: Trial) -> None:
+    period = await trial.budget(1)
+    await trial.charged(period, reserved=1)
+    assert await names(trial) == set()
+    await trial.charged(period, reserved=1, at=60)
+    assert await names(trial) == {"limit_exceeded", "left_below_overrun"}
 
 
 async def test_a_message_that_may_be_asked_anew_is_no_violation(trial: Trial) -> None:
@@ -455,7 +483,7 @@ async def test_a_call_has_words_for_an_answer_or_its_client_was_killed(
     trial: Trial, kind: str, *, is_violation: bool
 ) -> None:
     message = await trial.answered()
-    message.refusals.append(Refusal(at=_SENT, kind=kind, text="not answered"))
+    message.refusals.append(Refusal(at=SENT, kind=kind, text="not answered"))
     assert bool(list(never_silent(await trial.evidence()))) == is_violation
 
 
@@ -488,13 +516,13 @@ async def test_of_two_turns_of_a_message_each_is_judged_by_the_process_that_aske
 async def test_an_answer_that_a_stopped_process_could_not_write_is_no_violation(trial: Trial) -> None:
     message = trial.send()
     trial.ask(message)
-    trial.lives[0].stopping, trial.lives[0].until = _SENT + 3, _SENT + 23
-    trial.outages.append(Outage(since=_SENT + 1, until=_SENT + 40))
+    trial.lives[0].stopping, trial.lives[0].until = SENT + 3, SENT + 23
+    trial.outages.append(Outage(since=SENT + 1, until=SENT + 40))
     await trial.store(message, status="interrupted", reply=None, ended=50.0)
     assert "answer_lost" not in await names(trial)
-    trial.lives[0].until = _SENT + 6  # before its grace was over
+    trial.lives[0].until = SENT + 6  # before its grace was over
     assert "answer_lost" in await names(trial)
-    trial.lives[0].until = _SENT + 23
+    trial.lives[0].until = SENT + 23
     trial.outages.clear()
     assert "answer_lost" in await names(trial)
 
@@ -503,7 +531,7 @@ async def test_an_answer_of_a_process_that_stood_still_is_no_violation(trial: Tr
     message = trial.send()
     trial.ask(message)
     await trial.store(message, status="interrupted", reply=None, ended=20.0)
-    trial.lives[0].frozen.append(Outage(since=_SENT + 1, until=_SENT + 40))
+    trial.lives[0].frozen.append(Outage(since=SENT + 1, until=SENT + 40))
     assert "answer_lost" not in await names(trial)
 
 

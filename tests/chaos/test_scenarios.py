@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from chaos.invariants import Violation
+from chaos.findings import Violation
 from chaos.results import HEADING, Result, kept, not_run, row
 from chaos.scenarios import ALL, BY_NAME, SHORT
 

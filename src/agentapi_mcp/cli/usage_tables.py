@@ -9,6 +9,7 @@ from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.terminal import prints_unicode
 from agentapi_mcp.core.usage.models import UsageGroup, UsageReport, UsageRow
 from agentapi_mcp.presentation.usage_words import dollars, name_of, seconds
+from agentapi_mcp.presentation.values import moment
 
 COLUMNS = ("TURNS", "FAILED", "TOKENS IN", "OUT", "P50", "P95", "COST", "UNPRICED")
 _CSV = (
@@ -89,7 +90,7 @@ def _csv_row(row: UsageRow) -> dict[str, object]:
         "cost_usd": "" if sums.cost_usd is None else f"{sums.cost_usd:f}",
         "latency_p50_ms": "" if median is None else round(median.total_seconds() * 1000),
         "latency_p95_ms": "" if slow is None else round(slow.total_seconds() * 1000),
-        "last_used_at": sums.last_at and sums.last_at.isoformat(),
+        "last_used_at": sums.last_at and moment(sums.last_at),
     }
 
 

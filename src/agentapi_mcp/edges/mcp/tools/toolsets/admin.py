@@ -1,20 +1,19 @@
 """The tools of the toolset `admin`: what an organisation sets, its numbers and its budgets."""
 
-from collections.abc import Sequence
 from decimal import Decimal
 
 from mcp_types import CallToolResult
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.text import number_of
-from agentapi_mcp.core.budgets.models import Budget, BudgetKind, BudgetPeriod, BudgetScope
+from agentapi_mcp.core.budgets.models import BudgetKind, BudgetPeriod, BudgetScope
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
+from agentapi_mcp.edges.mcp.tools.budget_results import budgets_answer
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
-from agentapi_mcp.presentation.budgets import budget_line, budget_out
 from agentapi_mcp.presentation.models import BudgetsOut, OrganizationOut
 from agentapi_mcp.presentation.organizations import (
     describe_limits,
@@ -85,22 +84,6 @@ _BUDGET = (
 
 @TOOLSET.tool(
     ToolSpec(
-        name="list_budgets",
-        title="List budgets",
-        about="List the budgets that hold for you, for administrators all: limit, spent, what is left.",
-        arguments=(),
-        answers=BudgetsOut,
-        action=Action.READ_SESSIONS,
-    )
-)
-async def list_budgets(call: ToolCall) -> CallToolResult:
-    """List the caller's budgets."""
-    caller = await call.identify()
-    return _budgets(await caller.services.budgets.list_(caller.principal))
-
-
-@TOOLSET.tool(
-    ToolSpec(
         name="set_budget",
         title="Set a budget",
         about="Set what may be spent. One of the same scope, subject, period and kind gets the new limit.",
@@ -124,7 +107,7 @@ async def set_budget(call: ToolCall) -> CallToolResult:
     )
     limit = Decimal(str(given.find_number("limit_usd")))
     await caller.services.budgets.set(caller.principal, kind, limit)
-    return _budgets(await caller.services.budgets.seen(caller.principal))
+    return budgets_answer(await caller.services.budgets.seen(caller.principal))
 
 
 @TOOLSET.tool(
@@ -143,12 +126,7 @@ async def remove_budget(call: ToolCall) -> CallToolResult:
     """Remove a budget of the caller's organisation."""
     caller = await call.identify()
     await caller.services.budgets.remove(caller.principal, call.given.text("budget_id"))
-    return _budgets(await caller.services.budgets.seen(caller.principal))
-
-
-def _budgets(found: Sequence[Budget]) -> CallToolResult:
-    lines = [f"- {budget_line(budget)}" for budget in found]
-    return answer("\n".join(lines) or "No budgets.", BudgetsOut(budgets=list(map(budget_out, found))))
+    return budgets_answer(await caller.services.budgets.seen(caller.principal))
 
 
 def _shown(organization: Organization) -> CallToolResult:

@@ -1,4 +1,4 @@
-"""The tool that says what was used, and what it cost."""
+"""The tools that say what was used, what it cost, and what is left."""
 
 from mcp_types import CallToolResult
 
@@ -6,7 +6,9 @@ from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.core.usage.models import MOST_GROUPS, UsageGroup
 from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
+from agentapi_mcp.edges.mcp.tools.budget_results import budgets_answer
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
+from agentapi_mcp.presentation.models import BudgetsOut
 from agentapi_mcp.presentation.text import clean
 from agentapi_mcp.presentation.usage import UsageOut, usage_out
 from agentapi_mcp.presentation.usage_words import left_out_words, name_of, sums_words
@@ -51,3 +53,19 @@ async def get_usage(call: ToolCall) -> CallToolResult:
     lines = [f"{out.whose.capitalize()}, since {out.since} until {out.until}: {sums_words(report.total)}."]
     lines += [f"- {clean(name_of(row, report.by))}: {sums_words(row.sums)}" for row in report.rows]
     return answer("\n".join(lines), out, remark=left_out_words(report))
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="list_budgets",
+        title="List budgets",
+        about="List the budgets that hold for you, for administrators all: limit, spent, what is left.",
+        arguments=(),
+        answers=BudgetsOut,
+        action=Action.READ_SESSIONS,
+    )
+)
+async def list_budgets(call: ToolCall) -> CallToolResult:
+    """List the caller's budgets."""
+    caller = await call.identify()
+    return budgets_answer(await caller.services.budgets.list_(caller.principal))
