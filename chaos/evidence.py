@@ -54,6 +54,32 @@ SELECT row_to_json(e)::text AS day FROM (TABLE ledger EXCEPT TABLE days) AS e
  UNION ALL
 SELECT row_to_json(d)::text FROM (TABLE days EXCEPT TABLE ledger) AS d
 """
+# The same of the sums of a day and those that are made of them: of organisations, and of persons.
+_ROLLED = """
+WITH days AS (SELECT {key}, {sums} FROM agentapi.usage_daily GROUP BY {key}),
+     rolled AS (SELECT {key}, {sums} FROM agentapi.{table} GROUP BY {key})
+SELECT row_to_json(d)::text AS day FROM (TABLE days EXCEPT TABLE rolled) AS d
+ UNION ALL
+SELECT row_to_json(r)::text FROM (TABLE rolled EXCEPT TABLE days) AS r
+"""
+_SUMS = ", ".join(
+    f"sum({name}) AS {name}"
+    for name in (
+        *("turns", "errors", "unpriced", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
+        *("cost_nanos", "latency_ms", "latencies"),
+        *("reported", "reported_input_tokens", "reported_output_tokens", "reported_nanos"),
+    )
+)
+_FALSE_DAYS = (
+    _DAYS,
+    *(
+        _ROLLED.format(table=table, key=key, sums=_SUMS)
+        for table, key in (
+            ("usage_daily_of_organizations", "org_id, day, agent, model, provider, interaction_type"),
+            ("usage_daily_of_persons", "org_id, day, person"),
+        )
+    ),
+)
 _PERIODS = """
 SELECT array_agg(p.id::text) AS slices, b.scope, b.period, b.hard, b.limit_nanos,
        agentapi.period_end(b.period, p.starts) AS renews_at, sum(p.spent_nanos)::bigint AS spent_nanos,
@@ -332,7 +358,7 @@ async def read_database(url: str) -> Rows:
             stored = [Stored(**dict(row)) for row in await connection.fetch(_MESSAGES)]
             audited = frozenset(str(row["target_id"]) for row in await connection.fetch(_AUDITED))
             entries = [Entry(**dict(row)) for row in await connection.fetch(_LEDGER)]
-            false_days = [str(row["day"]) for row in await connection.fetch(_DAYS)]
+            false_days = [str(row["day"]) for sql in _FALSE_DAYS for row in await connection.fetch(sql)]
             periods = [Period(**dict(row)) for row in await connection.fetch(_PERIODS)]
     finally:
         await connection.close()

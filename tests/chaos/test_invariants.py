@@ -197,12 +197,25 @@ async def enter_twice(trial: Trial) -> None:
 
 async def lose_an_entry(trial: Trial) -> None:
     await trial.answered()
-    await trial.connection.execute("TRUNCATE agentapi.ledger, agentapi.usage_daily")
+    await trial.connection.execute(
+        "TRUNCATE agentapi.ledger, agentapi.usage_daily, agentapi.usage_daily_of_organizations, "
+        "agentapi.usage_daily_of_persons"
+    )
 
 
 async def lose_a_day(trial: Trial) -> None:
     await trial.answered()
     await trial.connection.execute("DELETE FROM agentapi.usage_daily")
+
+
+async def lose_a_day_of_the_organization(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("DELETE FROM agentapi.usage_daily_of_organizations")
+
+
+async def count_a_person_twice(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("UPDATE agentapi.usage_daily_of_persons SET turns = turns * 2")
 
 
 async def bill_more(trial: Trial) -> None:
@@ -375,6 +388,8 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (enter_twice, {"entered_twice"}),
     (lose_an_entry, {"not_entered"}),
     (lose_a_day, {"days_not_ledger"}),
+    (lose_a_day_of_the_organization, {"days_not_ledger"}),
+    (count_a_person_twice, {"days_not_ledger"}),
     (bill_more, {"bill_not_the_providers"}),
     (change_a_bill_silently, {"ledger_not_bill"}),
     (forget_a_bill, {"bill_lost"}),
