@@ -23,9 +23,10 @@ from tests.support.records import leaves
 
 # What the texts say beside facts: names of fields, and the words between.
 BETWEEN = """a agent agents and apart as before bills by call checked choices chosen conversation counted cursor default
-defaults disabled each earlier elsewhere error every failed fits follows free from had has in is it its last limit limits
-list lists member members messages million missing models monthly more next no not nothing of only or out own per preferences
-recorded said say server sessions set settings the this to tokens turn turns unknown users usual what with yet your"""
+defaults disabled each earlier elsewhere error every failed fits follows free from had has in is it its last
+limit limits list lists member members messages million missing models monthly more next no not nothing of
+only or out own per preferences recorded said say server sessions set settings the this to tokens turn turns
+unknown users usual what with yet your"""
 
 
 def words(text: str) -> set[str]:
