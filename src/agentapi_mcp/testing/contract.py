@@ -55,6 +55,7 @@ ASKED = timedelta(seconds=1)  # long enough for the request to reach the agent, 
 HASTY = BackendDeadlines(idle=ASKED, total=ASKED * 1.5)
 TIMEOUTS = {BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL}
 LONGEST_ERROR = 400
+_LONGEST = 77
 MENDED_BY = {
     KeySource.SERVER: "HOUSE_KEY",
     KeySource.USER: "`agentapi-mcp keys add house`",
@@ -498,6 +499,15 @@ class BackendContract:
             expected = [True, False] if rig.declares(Capability.OWN_ACCOUNTS) else [False] * len(sent)
         assert sent == expected
         assert OWN_KEY.get_secret_value() not in repr(seen)
+
+    # --- capabilities: LIMITS_ANSWERS
+
+    async def test_the_longest_answer_is_passed_on(self, subject: Subject) -> None:
+        """With LIMITS_ANSWERS the agent is told of it, so that what a turn may cost can be said before it is asked."""
+        async with subject.open() as rig:
+            await events_of(rig.backend, replace(rig.turn(Behaviour.ANSWERS), max_tokens=_LONGEST))
+            if rig.declares(Capability.LIMITS_ANSWERS):
+                assert rig.peer.limits() == [_LONGEST]
 
     async def test_a_callers_key_that_the_agent_repeats_is_hidden(self, subject: Subject) -> None:
         """The key is redacted from the agent's error."""

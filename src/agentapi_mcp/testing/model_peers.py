@@ -9,6 +9,8 @@ from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.testing.http import Exchange, HttpPeer
 from agentapi_mcp.testing.peers import BackendDeadlines, Peer, backend_turn
 
+_LIMITS = ("max_tokens", "max_completion_tokens")
+
 
 @dataclass(frozen=True)
 class ModelPeer(Peer):
@@ -38,6 +40,12 @@ class ModelPeer(Peer):
     def credentials(self) -> Sequence[str | None]:
         """Return the credential of each POST."""
         return [_credential(exchange) for exchange in self.server.exchanges if exchange.method == "POST"]
+
+    @override
+    def limits(self) -> Sequence[int | None]:
+        """Return the limit in each POST, under any name that it has in these formats."""
+        bodies = [exchange.json for exchange in self.server.exchanges if exchange.method == "POST"]
+        return [next((limit for name in _LIMITS if isinstance(limit := body.get(name), int)), None) for body in bodies]
 
     @override
     async def turn_received(self) -> None:

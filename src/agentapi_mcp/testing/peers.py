@@ -137,6 +137,10 @@ class Peer(Protocol):
         """Return the credential of each turn that the peer received, oldest first; None for a turn without one."""
         ...
 
+    def limits(self) -> Sequence[int | None]:
+        """Return the tokens that the answer to each turn may have, oldest first; None where the turn says nothing."""
+        ...
+
     async def turn_received(self) -> None:
         """Return once the peer has received a turn."""
         ...

@@ -123,3 +123,13 @@ async def test_an_estimate_is_of_the_prices_that_the_bill_will_have(
             assert said.estimate.cost_usd == (None if expected is None else Decimal(expected))
         # Nothing is asked for it.
         assert not any(each.path.endswith("completions") for each in peer.exchanges)
+
+
+async def test_an_agent_whose_answers_no_limit_bounds_has_no_estimate(edge_home: Path, tmp_path: Path) -> None:
+    name = f"z{uuid4().hex[:10]}"
+    async with OpenAIPeer() as peer:
+        text = agents(peer, name, "house", OWN).replace('"none", ', '"none", omit_parameters = ["max_tokens"], ')
+        async with program(edge_home, tmp_path, text) as server:
+            asked = ChatRequest(message="hello", agent=name, parameters=Parameters(max_tokens=1))
+            said = await server.turns.estimate(server.principal, asked)
+            assert (said.estimate.cost_usd, said.estimate.reserved_usd) == (None, Decimal("0.1"))

@@ -68,6 +68,10 @@ class DroidPeer:
         """Return None for each turn: the program knows its key from its environment."""
         return [None] * self.asked_times
 
+    def limits(self) -> Sequence[int | None]:
+        """Return None for each turn: the program takes no limit."""
+        return [None] * self.asked_times
+
     async def turn_received(self) -> None:
         """Wait for the message."""
         await self.was_asked.wait()

@@ -28,6 +28,10 @@ class NoPeer:
         """Return none: nobody is asked."""
         return []
 
+    def limits(self) -> Sequence[int | None]:
+        """Return none: nobody is asked."""
+        return []
+
     async def turn_received(self) -> None:
         """Return at once."""
 

@@ -68,7 +68,7 @@ class AnthropicBackend(ModelLister):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """Declare a free check; a disconnect stops billing."""
-        known = {Capability.FREE_CHECK}
+        known = {Capability.FREE_CHECK, Capability.LIMITS_ANSWERS}
         known |= {Capability.OWN_KEYS} if self._options.takes_own_keys else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 

@@ -126,6 +126,8 @@ class OpenAIBackend(ModelLister):
         if self._options.takes_own_keys:
             # Where tokens are taken, keys are not: only the token of an account can replace the operator's.
             known |= {Capability.OWN_ACCOUNTS} | ({Capability.OWN_KEYS} if self._tokens is None else set())
+        if "max_tokens" not in self._options.omit_parameters:
+            known |= {Capability.LIMITS_ANSWERS}
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:

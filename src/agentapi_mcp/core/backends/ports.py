@@ -29,6 +29,8 @@ class Capability(StrEnum):
     OWN_ACCOUNTS = "own_accounts"
     # Has no models, and answers without; where the caller names one of another agent, `BackendTurn.writer` asks it.
     BORROWS_MODELS = "borrows_models"
+    # Passes `BackendTurn.max_tokens` on, which bounds the whole answer; without this, nobody knows how long it gets.
+    LIMITS_ANSWERS = "limits_answers"
 
 
 class Backend(Protocol):

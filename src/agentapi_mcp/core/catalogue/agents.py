@@ -93,7 +93,7 @@ class Choice:
         """The capabilities of the backend, as far as the one that lends its model has them as well where it matters."""
         if self.lender is None:
             return self.backend.capabilities
-        lent = self.lender.capabilities & {Capability.STOPS_BILLING}
+        lent = self.lender.capabilities & {Capability.STOPS_BILLING, Capability.LIMITS_ANSWERS}
         return self.backend.capabilities - {Capability.LIVE, Capability.STOPS_BILLING} | lent
 
     @property
