@@ -32,8 +32,11 @@ ARGUMENTS: Mapping[str, object] = {  # that may not be any text, of every tool t
     "name": "default_agent",
     "limit_usd": 1,
 }
-# Of which one is needed.
-EITHER: Mapping[str, Mapping[str, object]] = {"rate": {"session_id": str(new_id()), "rating": 3}}
+# Of which one is needed; and what lets no budget stay, which would refuse what other tests ask in this home.
+EITHER: Mapping[str, Mapping[str, object]] = {
+    "rate": {"session_id": str(new_id()), "rating": 3},
+    "set_budget": {"scope": "agent", "subject": "an agent that there is not"},
+}
 TRANSCRIPT = transcript_uri(SessionId(new_id()))
 TASK = "A" * 32
 

@@ -363,6 +363,19 @@ async def test_what_cannot_be_priced_reserves_the_set_amount(scene: BudgetScene)
     assert await scene.sums(budget) == [(0, 123, 0)]
 
 
+async def test_a_borrowed_model_counts_in_the_budgets_of_its_agent_too(scene: BudgetScene) -> None:
+    guides, droids = [
+        await scene.set(BudgetKind(scope=BudgetScope.AGENT, subject=name), "0.15") for name in ("guide", "droid")
+    ]
+    lent = replace(EXPENSE, lender="droid")
+    await scene.begin(scene.ann, lent)
+    assert (await scene.sums(guides), await scene.sums(droids)) == ([(0, 10 * CENT, 0)], [(0, 10 * CENT, 0)])
+    said = await PostgresTurns(scene.database).estimate(scene.ann, None, "guide", PaidBy(), lent)
+    assert said.refused
+    with pytest.raises(BudgetExceededError, match="This agent.s monthly budget"):
+        await scene.begin(scene.abe, lent)
+
+
 async def test_nobody_is_asked_beyond_what_the_caller_would_pay(scene: BudgetScene) -> None:
     with pytest.raises(BudgetExceededError, match=r"may cost \$0\.10, more than the \$0\.05 that you allow") as caught:
         await scene.begin(scene.ann, replace(EXPENSE, most_nanos=5 * CENT))

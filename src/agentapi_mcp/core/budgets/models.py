@@ -99,7 +99,7 @@ class Expense:
 
     `rates` are by ascending `above`, from 0; where those that hold are unknown, `unpriced_nanos` is reserved.
     `fixed_bytes` are those of its instructions and its message, and as much as `history_bytes` may stand before them.
-    Beyond `most_nanos` its caller does not want it.
+    Beyond `most_nanos` its caller does not want it. `lender` is the agent that lends the model, if another one does.
     """
 
     rates: tuple[ExpectedRates, ...] = ()
@@ -107,6 +107,7 @@ class Expense:
     history_bytes: int = 0
     unpriced_nanos: int = NANOS // 10
     most_nanos: int | None = None
+    lender: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,11 @@ class Choice:
         return self.borrowed or self.model_row_name
 
     @property
+    def lending_agent(self) -> str | None:
+        """The agent that lends the model, None where none does."""
+        return None if self.lender is None or self.borrowed is None else self.borrowed.partition("/")[0]
+
+    @property
     def model_row_name(self) -> str | None:
         """The name in the model's row."""
         return self.model.name if self.model else None

@@ -210,6 +210,8 @@ def expense_claim(expense: Expense) -> dict[str, object]:
             for rates in expense.rates
         ],
     }
+    if expense.lender is not None:
+        claim["lender"] = expense.lender
     if expense.most_nanos is not None:
         claim["most_nanos"] = expense.most_nanos
     return claim

@@ -10,7 +10,7 @@
 -- user_id      the user, also of a user's key
 -- hard         refuses turns; a soft one warns
 -- by_operator  set by the operator: administrators see it, and set others beside it
--- One of each kind, so that a turn has 72 of them at most.
+-- One of each kind, so that a turn has 84 of them at most: with those of the agent that lends its model.
 CREATE TABLE agentapi.budgets (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     org_id uuid REFERENCES public.organizations (id) ON DELETE CASCADE,
@@ -129,6 +129,7 @@ CREATE FUNCTION agentapi.dollars(nanos bigint) RETURNS text LANGUAGE sql IMMUTAB
 -- What a turn is expected to cost at most, null where that is not known. The claim agentapi_reserve has
 -- rates   [above, input_price, output_nanos] by ascending `above`: with more input tokens than that, a million of them
 --         cost `input_price` US dollars, and its longest answer `output_nanos`
+-- lender  the agent whose model answers in the name of the turn's, and whose budgets count as well
 -- bytes   of its instructions and its message; `history_bytes` is how much may stand before them
 -- A token is four bytes, as where the history is cut; of a long session the newest thousand messages are looked at.
 CREATE FUNCTION agentapi.estimated_nanos(p_reserve jsonb, p_session uuid, p_message uuid) RETURNS bigint
@@ -180,13 +181,13 @@ $function$;
 CREATE TRIGGER remove_periods AFTER DELETE ON agentapi.budgets FOR EACH ROW EXECUTE FUNCTION agentapi.remove_periods();
 
 -- The budgets of a turn, in the order in which their periods are locked.
-CREATE FUNCTION agentapi.budgets_of(p_org uuid, p_user uuid, p_agent text, p_key uuid) RETURNS SETOF agentapi.budgets
+CREATE FUNCTION agentapi.budgets_of(p_org uuid, p_user uuid, p_agents text[], p_key uuid) RETURNS SETOF agentapi.budgets
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
 BEGIN
     RETURN QUERY
-    SELECT b.* FROM (VALUES ('organization', ''), ('member', ''), ('user', p_user::text), ('agent', p_agent),
-                            ('key', p_key::text)) AS s (scope, subject)
+    SELECT b.* FROM (VALUES ('organization', ''), ('member', ''), ('user', p_user::text), ('key', p_key::text)
+                      UNION SELECT 'agent', unnest(p_agents)) AS s (scope, subject)
       JOIN agentapi.budgets b ON b.org_id = p_org AND b.plan IS NULL AND b.scope = s.scope AND b.subject = s.subject
      UNION ALL
     SELECT b.* FROM agentapi.budgets b
@@ -339,7 +340,8 @@ BEGIN
                 'most_usd', agentapi.dollars(v_most), 'needed_usd', agentapi.dollars(v_estimate))::text;
         END IF;
     END IF;
-    FOR b IN SELECT * FROM agentapi.budgets_of(NEW.org_id, NEW.user_id, NEW.agent_name, NEW.paid_key) LOOP
+    FOR b IN SELECT * FROM agentapi.budgets_of(
+        NEW.org_id, NEW.user_id, ARRAY[NEW.agent_name, v_reserve ->> 'lender'], NEW.paid_key) LOOP
         IF NEW.budget_periods IS NULL THEN
             IF NOT v_is_estimated THEN
                 v_estimate := agentapi.estimated_nanos(v_reserve, NEW.session_id, NEW.user_message_id);
@@ -532,7 +534,8 @@ BEGIN
     estimate_nanos := agentapi.estimated_nanos(p_reserve, p_session, NULL);
     reserve_nanos := agentapi.amount_to_reserve(p_reserve, estimate_nanos);
     refused := false;
-    FOR b IN SELECT * FROM agentapi.budgets_of(p_org, p_user, p_agent, p_key) LOOP
+    FOR b IN SELECT * FROM agentapi.budgets_of(
+        p_org, p_user, ARRAY[p_agent, p_reserve ->> 'lender'], p_key) LOOP
         v_starts := agentapi.period_start(b.period, clock_timestamp());
         v_left := b.limit_nanos - agentapi.used_nanos(
             b.id, p_org, CASE b.scope WHEN 'member' THEN v_person ELSE p_org END, v_starts);
@@ -548,7 +551,7 @@ $function$;
 
 REVOKE ALL ON FUNCTION agentapi.own_plans(), agentapi.period_start(text, timestamptz), agentapi.period_end(text, date),
     agentapi.dollars(bigint), agentapi.estimated_nanos(jsonb, uuid, uuid), agentapi.amount_to_reserve(jsonb, bigint),
-    agentapi.budgets_of(uuid, uuid, text, uuid), agentapi.budget_state(agentapi.budgets, date, bigint),
+    agentapi.budgets_of(uuid, uuid, text[], uuid), agentapi.budget_state(agentapi.budgets, date, bigint),
     agentapi.used_nanos(uuid, uuid, uuid, date), agentapi.remove_periods(),
     agentapi.free_slice(agentapi.budgets, uuid, uuid, date, bigint),
     agentapi.awaited_slice(agentapi.budgets, uuid, uuid, date, bigint), agentapi.reserve_budgets(),
