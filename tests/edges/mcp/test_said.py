@@ -89,6 +89,10 @@ async def test_what_happened_elsewhere_is_recorded_once(link: Link, edge_home: P
         assert (there["agent"], there["status"], there["external_link"]) == (
             *("claude.ai", "completed", said["external_link"]),
         )
+        usage = cast("dict[str, object]", there["usage"])
+        assert (usage["cost_usd"], usage["reported"]) == (
+            *(0, {"input_tokens": 1500, "output_tokens": 800, "cost_usd": 0.0425}),
+        )
 
 
 REFUSED: dict[str, tuple[str, dict[str, object], str]] = {
