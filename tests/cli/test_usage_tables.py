@@ -70,6 +70,12 @@ def test_a_table_fits_and_has_bars_where_there_is_room(width: int) -> None:
     assert any("$8.00" in line for line in lines)
 
 
+@pytest.mark.parametrize("by", [UsageGroup.MEMBER, UsageGroup.SESSION])
+def test_who_has_no_name_has_the_end_of_an_id_in_a_terminal(by: UsageGroup) -> None:
+    cells = row_cells(row("01980000-0000-7000-8000-0123456789ab"), by)
+    assert aligned(("MEMBER", *COLUMNS), [cells], 80).splitlines()[1].startswith("456789ab ")
+
+
 def test_bars_are_by_turns_where_no_cost_is_known_and_none_where_nothing_was_used() -> None:
     assert bars([row("a", None, turns=4), row("b", None, turns=2)], 100) == ["█" * 10, "█" * 5]
     assert bars([row("a", 0, turns=0)], 100) == []

@@ -27,7 +27,7 @@ def row_cells(row: UsageRow, by: UsageGroup | None) -> tuple[object, ...]:
     """Return the cells of a group: its name, and one for each of `COLUMNS`."""
     sums = row.sums
     name: object = name_of(row, by)
-    if by is UsageGroup.SESSION and row.key and not row.label:
+    if by in {UsageGroup.SESSION, UsageGroup.MEMBER} and row.key and not row.label:
         name = UUID(row.key)
     return (
         name,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     presented = LazyModule("agentapi_mcp.presentation.budgets")
 
-_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
+COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
 _org_option = click.option(
     "--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours."
 )
@@ -50,7 +50,7 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
         if as_json:
             print_json({"budgets": [presented.budget_out(budget).model_dump() for budget in found]})
             return
-        table(_COLUMNS, [_row(budget) for budget in found])
+        table(COLUMNS, [budget_cells(budget) for budget in found])
         unknown = sum(budget.unpriced for budget in found)
         if unknown:
             print_err("SPENT has, for turns of unknown cost, what was reserved for them.")
@@ -155,9 +155,12 @@ def _target(services: Services, org_id: UUID | None) -> OrgId:
     return services.principal.org_id if org_id is None else OrgId(org_id)
 
 
-def _row(budget: Budget) -> Sequence[object]:
+def budget_cells(budget: Budget) -> Sequence[object]:
+    """Return the cells of a budget in the list; an id is short in a terminal, which the table would not fit."""
+    kind = budget.kind
+    has_id = kind.scope in {BudgetScope.USER, BudgetScope.KEY}
     return (
-        presented.whose_budget(budget),
+        (kind.scope, UUID(kind.subject)) if has_id else presented.whose_budget(budget),
         budget.kind.period,
         "hard" if budget.kind.hard else "soft",
         *(dollars(amount) for amount in (budget.limit_usd, budget.spent_usd, budget.reserved_usd, budget.left_usd)),
