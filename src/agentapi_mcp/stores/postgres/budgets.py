@@ -74,7 +74,8 @@ UPDATE public.organizations o
                   || jsonb_strip_nulls(jsonb_build_object('plan', $2::text))
  WHERE o.id = $1
 """
-_NO_BUDGET = "There is no such budget of yours to remove; `list` shows who has set which."
+_NO_ORGANIZATION = "There is no such organisation."
+_NO_BUDGET = "There is no such budget of yours to remove; `list_budgets` shows who has set which."
 
 
 class PostgresBudgets(BudgetStore):
@@ -95,6 +96,8 @@ class PostgresBudgets(BudgetStore):
         async with self._database.as_system(
             "the operator lists the budgets of an organisation", user=operator.user_id
         ) as connection:
+            if not await connection.fetchval("SELECT EXISTS (SELECT FROM public.organizations WHERE id = $1)", org_id):
+                raise NotFoundError(_NO_ORGANIZATION)
             person = await connection.fetchval(_PERSON, operator.user_id)
             rows = await connection.fetch(_ALL, org_id, person)
         return tuple(map(_budget, rows))
@@ -146,7 +149,7 @@ class PostgresBudgets(BudgetStore):
         ) as connection:
             done = await connection.execute(_PLAN, org_id, plan)
         if done == "UPDATE 0":
-            raise NotFoundError("There is no such organisation.")
+            raise NotFoundError(_NO_ORGANIZATION)
 
     async def _user_of(self, principal: Principal, org_id: OrgId, kind: BudgetKind) -> UUID | None:
         """Return whose budget it is, where it is a user's or of their key; both must be of the organisation."""
@@ -175,7 +178,7 @@ def _values(kind: BudgetKind, limit_usd: Decimal, user_id: UUID | None) -> tuple
 
 def _set_one(budget_id: UUID | None) -> UUID:
     if budget_id is None:
-        raise NotFoundError("There is no such organisation.")
+        raise NotFoundError(_NO_ORGANIZATION)
     return budget_id
 
 
