@@ -218,8 +218,8 @@ def expense_claim(expense: Expense) -> dict[str, object]:
     return claim
 
 
-def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
-    """Return the refusal of a turn for what it may cost, where an error of the database is one."""
+def budget_refusal(error: BaseException | None, expense: Expense) -> BudgetExceededError | None:
+    """Return the refusal of a turn of this expense for what it may cost, where an error of the database is one."""
     if not isinstance(error, asyncpg.PostgresError) or error.sqlstate != _OVER_BUDGET:
         return None
     over = json.loads(str(error))
@@ -232,12 +232,27 @@ def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
     held = f", {dollars(running)} of it is reserved for turns that run" if running else ""
     whose = "the operator of this server" if over["by_operator"] else "an administrator of your organisation"
     name = name_budget(state.scope, state.period)
+    # The database says what it would have reserved, also where nobody knows what the message may cost.
+    is_known = any(each.input_price is not None and each.output_nanos is not None for each in expense.rates)
+    amount = f"{'may cost' if is_known else 'of unknown cost reserves'} {dollars(needed or Decimal(0))}"
     return BudgetExceededError(
         f"{name[:1].upper()}{name[1:]} ({dollars(state.limit_usd)}) has {dollars(state.left_usd)} left{held}, and this "
-        f"message may cost {dollars(needed or Decimal(0))}; {when_renewed(state.renews_at)}. Lower max_tokens, choose "
-        f"a cheaper model, or ask {whose} for more. Nothing was asked.",
-        {**details, "max_cost_usd": None, "budget": to_json(state, amount=float)},
+        f"message {amount}; {when_renewed(state.renews_at)}. {_way_out(state, running, is_known=is_known)}, or ask "
+        f"{whose} for more. Nothing was asked.",
+        {
+            "needed_usd": details["needed_usd"] if is_known else None,
+            "max_cost_usd": None,
+            "budget": to_json(state, amount=float),
+        },
     )
+
+
+def _way_out(state: BudgetState, running: Decimal, *, is_known: bool) -> str:
+    if state.left_usd <= 0 and not running:
+        return "It is used up: choose what costs nothing"
+    if is_known:
+        return "Lower max_tokens, choose a cheaper model"
+    return "Pass max_tokens if the model has a price, choose a model with one"
 
 
 def _beyond(most: Decimal, needed: Decimal | None) -> str:
