@@ -12,7 +12,8 @@ from chaos.findings import FINAL, Rule, Violation, turns_by_marker
 _WAITED = 10.0
 _REFUSAL = re.compile(
     r"(?P<period>daily |monthly |)budget \(\$[\d,.]+\) has (?P<left>-?\$[\d,.]+) left"
-    r"(?:, \$[\d,.]+ of it is reserved for turns that run)?, and this message may cost (?P<needed>\$[\d,.]+); "
+    r"(?:, \$[\d,.]+ of it is reserved for turns that run)?, and this message "
+    r"(?:may cost|of unknown cost reserves) (?P<needed>\$[\d,.]+); "
     r"(?P<renews>it renews at \d{4}-\d\d-\d\d 00:00 UTC|it does not renew)\. "
 )
 _RENEWS = {"daily ": r"it renews at .*", "monthly ": r"it renews at \d{4}-\d\d-01 .*", "": "it does not renew"}

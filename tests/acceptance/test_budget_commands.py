@@ -1,6 +1,7 @@
 """The commands for budgets, of each kind that there is."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -50,3 +51,23 @@ async def test_budgets_of_each_kind_are_set_changed_listed_and_removed(seed: See
         assert (await listed())["organization", "month"]["limit_usd"] == 2.5
         status, _, err = await run(env, "budgets", "set", "1", "--member", "--agent", "guide")
         assert (status, "Error: Say one of --member, --user, --agent and --key.\n" in err) == (2, True)
+
+
+async def test_what_does_not_fit_a_budget_is_said_with_what_does(seed: Seed) -> None:
+    async with seed.started("budgets-words-") as server:
+        env = environ(server.home)
+        status, out, err = await run(env, "budgets", "list")
+        assert (status, out, "There is no budget: `agentapi-mcp budgets set 50` sets one" in err) == (0, "", True)
+        status, _, err = await run(env, "budgets", "set", "1", "--plan", "free", "--agent", "guide")
+        assert (status, "leave --user, --agent, --key out" in err) == (2, True)
+        error = await refused(env, "budgets", "set", "1", "--agent", "nosuch")
+        assert error["message"].startswith("--agent must be the name of an agent; there are: ")
+        error = await refused(env, "budgets", "list", "--org", str(uuid4()))
+        assert (error["code"], error["message"]) == ("not_found", "There is no such organisation.")
+        _, _, err = await run(env, "budgets", "set", "1", "--soft")
+        assert "organization: month 1 USD, soft, spent 0, left 1" in err
+        # A plan without budgets bounds nothing, such as one that is misspelt.
+        _, _, err = await run(env, "budgets", "plan", "fre")
+        assert err.startswith("Of the plan fre now.\nIt has no budgets: `agentapi-mcp budgets set DOLLARS --plan NAME`")
+        await asked(env, "budgets", "set", "20", "--plan", "free")
+        assert (await run(env, "budgets", "plan", "free"))[2] == "Of the plan free now.\n"

@@ -81,6 +81,10 @@ def test_one_of_forty_columns_has_a_block_for_each_row() -> None:
     ]
 
 
+def test_what_has_no_heading_is_in_no_block() -> None:
+    assert laid_out(("MEMBER", "COST", ""), [("x" * 30, "$0.02", "████")], 20).splitlines()[-1] == "COST: $0.02"
+
+
 def test_a_long_word_of_a_block_is_broken_only_at_the_ends_of_lines() -> None:
     link = "https://example.com/" + "0123456789" * 10
     first, *rest = laid_out(("LINK", "TEXT"), [(link, "a b")], 30).splitlines()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agentapi_mcp.cli.outputs import aligned
 from agentapi_mcp.cli.tables import cell_width
-from agentapi_mcp.cli.usage_tables import COLUMNS, bars, csv_text, row_cells
-from agentapi_mcp.core.usage.models import UsageGroup, UsageReport, UsageRow, UsageSums
+from agentapi_mcp.cli.usage_tables import COLUMNS, bars, csv_text, reported_cell, row_cells
+from agentapi_mcp.core.usage.models import ReportedSums, UsageGroup, UsageReport, UsageRow, UsageSums
 from agentapi_mcp.presentation.usage_words import dollars, left_out_words, name_of, sums_words
 
 NOW = datetime(2026, 11, 30, 15, 30, tzinfo=UTC)
@@ -68,6 +68,21 @@ def test_a_table_fits_and_has_bars_where_there_is_room(width: int) -> None:
     lines = aligned(heading, cells, width).splitlines()
     assert max(map(cell_width, lines)) <= width
     assert any("$8.00" in line for line in lines)
+
+
+@pytest.mark.parametrize("by", [UsageGroup.MEMBER, UsageGroup.SESSION])
+def test_who_has_no_name_has_the_end_of_an_id_in_a_terminal(by: UsageGroup) -> None:
+    cells = row_cells(row("01980000-0000-7000-8000-0123456789ab"), by)
+    assert aligned(("MEMBER", *COLUMNS), [cells], 80).splitlines()[1].startswith("456789ab ")
+
+
+def test_what_was_only_reported_has_no_bill_of_zero() -> None:
+    reported = ReportedSums(interactions=2, cost_nanos=42_500_000)
+    elsewhere, both = UsageSums(reported=reported), UsageSums(turns=1, reported=reported)
+    cost = COLUMNS.index("COST") + 1
+    assert row_cells(UsageRow(key="claude.ai", sums=elsewhere), UsageGroup.AGENT)[cost] == "-"
+    assert row_cells(UsageRow(key="guide", sums=both), UsageGroup.AGENT)[cost] == "$0.00"
+    assert [reported_cell(sums) for sums in (elsewhere, both, UsageSums())] == ["$0.0425", "$0.0425", ""]
 
 
 def test_bars_are_by_turns_where_no_cost_is_known_and_none_where_nothing_was_used() -> None:

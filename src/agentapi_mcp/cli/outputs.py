@@ -108,6 +108,7 @@ WORDS = ErrorWords(
         "retry": "--retry",
         "scopes": "--scope",
         "since": "--since",
+        "subject": "--agent",
         "session_id": "SESSION_ID",
         "sort_order": "--order",
         "started_at": "--started",

@@ -15,7 +15,8 @@ def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     """Return rows below headings, in lines of at most `width` columns of the terminal; nothing is left out.
 
     Numbers are aligned to the right. Words are wrapped within their cell. Where even that does not fit, as in a narrow
-    terminal, each row becomes a block of lines, one for each cell that is not empty.
+    terminal, each row becomes a block of lines, one for each cell that is not empty; what has no heading, as a bar, is
+    left out there.
     """
     lines = [list(columns), *map(list, rows)]
     widths = _widths(lines, width - len(_GAP) * (len(columns) - 1))
@@ -88,7 +89,7 @@ def _padded(text: str, width: int, to_right: bool) -> str:  # noqa: FBT001  # by
 
 def _block(columns: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
     for name, cell in zip(columns, row, strict=True):
-        if cell:
+        if name and cell:
             first, *rest = wrapped(f"{name}: {cell}", width, indent=2)
             yield first
             yield from (f"  {line}" for line in rest)

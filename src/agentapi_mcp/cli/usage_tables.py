@@ -7,7 +7,7 @@ from uuid import UUID
 
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.terminal import prints_unicode
-from agentapi_mcp.core.usage.models import UsageGroup, UsageReport, UsageRow
+from agentapi_mcp.core.usage.models import UsageGroup, UsageReport, UsageRow, UsageSums
 from agentapi_mcp.presentation.usage_words import dollars, name_of, seconds
 from agentapi_mcp.presentation.values import moment
 
@@ -19,6 +19,7 @@ _CSV = (
 )
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@")
+ROOM = 100  # columns of a terminal that has room for more than `COLUMNS`
 _LONG, _SHORT = 20, 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -27,7 +28,7 @@ def row_cells(row: UsageRow, by: UsageGroup | None) -> tuple[object, ...]:
     """Return the cells of a group: its name, and one for each of `COLUMNS`."""
     sums = row.sums
     name: object = name_of(row, by)
-    if by is UsageGroup.SESSION and row.key and not row.label:
+    if by in {UsageGroup.SESSION, UsageGroup.MEMBER} and row.key and not row.label:
         name = UUID(row.key)
     return (
         name,
@@ -37,14 +38,25 @@ def row_cells(row: UsageRow, by: UsageGroup | None) -> tuple[object, ...]:
         f"{sums.output_tokens:,}",
         seconds(sums.latency(0.5)),
         seconds(sums.latency(0.95)),
-        "unknown" if sums.cost_usd is None else dollars(sums.cost_usd),
+        _cost(sums),
         f"{sums.unpriced:,}",
     )
 
 
+def _cost(sums: UsageSums) -> str:
+    if not sums.turns and sums.reported.interactions:
+        return "-"  # nothing was billed here, which is not that it cost nothing
+    return "unknown" if sums.cost_usd is None else dollars(sums.cost_usd)
+
+
+def reported_cell(sums: UsageSums) -> str:
+    """Return what users say that conversations elsewhere have cost; an empty text where there are none."""
+    return dollars(sums.reported.cost_usd) if sums.reported.interactions else ""
+
+
 def bars(rows: Sequence[UsageRow], width: int) -> list[str]:
     """Return a bar for each group, by cost, or by turns where nothing is known to cost; none in a narrow terminal."""
-    room = _LONG if width >= 120 else _SHORT if width >= 100 else 0  # noqa: PLR2004  # columns
+    room = _LONG if width >= 120 else _SHORT if width >= ROOM else 0  # noqa: PLR2004  # columns
     costs = [max(row.sums.cost_nanos, 0) for row in rows]
     values = costs if any(costs) else [row.sums.turns for row in rows]
     most = max(values, default=0)

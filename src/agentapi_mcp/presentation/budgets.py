@@ -50,7 +50,7 @@ def budget_line(budget: Budget) -> str:
     kind, held = budget.kind, budget.reserved_usd
     parts = [
         f"{kind.period} {_plain(budget.limit_usd)} USD",
-        "hard" if kind.hard else "not hard",
+        "hard" if kind.hard else "soft",
         f"spent {_plain(budget.spent_usd)}",
         f"reserved {_plain(held)}" if held else "",
         f"left {_plain(budget.left_usd)}",

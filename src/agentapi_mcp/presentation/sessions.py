@@ -31,14 +31,23 @@ def session_out(session: Session) -> SessionOut:
 
 
 def session_usage(session: Session) -> dict[str, object]:
-    """Serialize what the turns of a session that have ended cost; null is unknown, and `unpriced` are missing in it."""
-    totals = session.totals
+    """Serialize what the turns of a session that have ended cost; null is unknown, and `unpriced` are missing in it.
+
+    `reported` is what its user says of a conversation elsewhere, which is in none of the others; null for any other.
+    """
+    totals, report = session.totals, session.facts.report
+    said = report and {
+        "input_tokens": report.input_tokens,
+        "output_tokens": report.output_tokens,
+        "cost_usd": number(report.cost_usd),
+    }
     return {
         "turns": totals.turns,
         "input_tokens": totals.input_tokens,
         "output_tokens": totals.output_tokens,
         "cost_usd": number(totals.cost_usd),
         "unpriced": totals.unpriced,
+        "reported": said,
     }
 
 

@@ -2,6 +2,16 @@
 
 # As people type it: short, misspelt, and with other words than the pages have.
 ANSWERED_BY = {
+    "docs/commands.md#usage": [
+        "can I put the costs into Excel?",
+        "what is an unpriced turn?",
+    ],
+    "docs/supabase.md#views-of-other-names": [
+        "how do I query my costs with SQL?",
+    ],
+    "docs/configuration.md#a-model": [
+        "how do I set the price of my own model?",
+    ],
     "docs/how-to/serve.md#serve-a-team-with-tokens": [
         "how do I give my teammate access to my agents?",
     ],
@@ -199,10 +209,18 @@ ANSWERED_BY = {
     ],
     "docs/how-to/budgets.md#set-a-budget": [
         "can I set a spending limit",
+        "how do I raise a budget?",
         "set a budget",
         "stop when I spent 10 dollars",
     ],
+    "docs/how-to/budgets.md#see-what-is-left": [
+        "how much is left of my budget?",
+        "how much of my budget have I used?",
+        "when does my budget renew",
+        "what happens when the budget runs out?",
+    ],
     "docs/how-to/budgets.md#before-you-ask": [
+        "what would this question cost before I send it?",
         "what will this message cost before I send it",
         "estimate the cost",
     ],
@@ -463,6 +481,7 @@ ANSWERED_BY = {
         "pick up where I left off",
     ],
     "docs/sessions.md#delete-a-conversation": [
+        "does deleting a chat give me the money back?",
         "how do I delete an old conversation",
         "undo delete session",
         "delete my history",

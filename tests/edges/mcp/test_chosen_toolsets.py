@@ -85,7 +85,13 @@ async def test_an_address_chooses_the_toolsets_where_nobody_else_does(edge_home:
         asked = message("tools/call", {"name": "get_organization", "arguments": {}})
         answer = await http.post("/mcp?toolsets=admin", json=asked, headers=ACCEPT)
         assert "structuredContent" in answer.json()["result"]
-        assert "There is no tool" in fault(await http.post("/mcp", json=asked, headers=ACCEPT))
+        hidden = fault(await http.post("/mcp", json=asked, headers=ACCEPT))
+        assert hidden.startswith("There is no tool 'get_organization'; there are chat, ")
+        assert hidden.endswith(
+            " The toolset admin has it, which is not chosen here: AGENTAPI_TOOLSETS=core,admin does so."
+        )
+        unknown = message("tools/call", {"name": "get_costs", "arguments": {}})
+        assert fault(await http.post("/mcp", json=unknown, headers=ACCEPT)).endswith(", get_health.")
 
 
 async def test_a_prefix_is_before_the_name_of_every_tool(edge_home: Path) -> None:

@@ -42,8 +42,12 @@ async def test_a_session_is_rated_tagged_found_and_archived(link: Link, edge_hom
         found = await call(client, "list_sessions", tag=tag)
         assert ids(fields_of(found)) == [session_id]
         assert f"; coding, rating 5, tags {tag}): {session_id}" in text_of(found)
+        [listed] = cast("dict[str, list[dict[str, dict[str, object]]]]", fields_of(found))["sessions"]
+        assert (listed["usage"]["turns"], listed["usage"]["cost_usd"]) == (1, turn["cost_usd"])
         archived = fields_of(await call(client, "archive", session_id=session_id))
         assert archived["status"] == "archived"
+        # What it cost is told as the list tells it.
+        assert tagged["usage"] == archived["usage"] == listed["usage"]
         assert ids(fields_of(await call(client, "list_sessions", tag=tag))) == []
         assert ids(fields_of(await call(client, "list_sessions", tag=tag, archived=True))) == [session_id]
         # It is read and continued as before.
@@ -84,6 +88,10 @@ async def test_what_happened_elsewhere_is_recorded_once(link: Link, edge_home: P
         [there] = [each for each in listed if each["session_id"] == recorded["session_id"]]
         assert (there["agent"], there["status"], there["external_link"]) == (
             *("claude.ai", "completed", said["external_link"]),
+        )
+        usage = cast("dict[str, object]", there["usage"])
+        assert (usage["cost_usd"], usage["reported"]) == (
+            *(0, {"input_tokens": 1500, "output_tokens": 800, "cost_usd": 0.0425}),
         )
 
 

@@ -89,6 +89,31 @@ async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene:
     await scene.begin(scene.abe)
 
 
+@pytest.mark.parametrize("unknown", [Expense(), Expense(rates=rates(Decimal(1), None)), Expense(rates=rates(None, 1))])
+async def test_a_refusal_does_not_call_what_is_reserved_the_cost(scene: BudgetScene, unknown: Expense) -> None:
+    await scene.set(BudgetKind(period=BudgetPeriod.TOTAL), "0.05")
+    with pytest.raises(BudgetExceededError) as caught:
+        await scene.begin(scene.ann, unknown)
+    assert str(caught.value) == (
+        "Your organisation's budget ($0.05) has $0.05 left, and this message of unknown cost reserves $0.10; it does "
+        "not renew. Pass max_tokens if the model has a price, choose a model with one, or ask the operator of this "
+        "server for more. Nothing was asked."
+    )
+    assert caught.value.details["needed_usd"] is None
+
+
+async def test_a_refusal_of_what_is_used_up_advises_nothing_that_is_of_no_use(scene: BudgetScene) -> None:
+    await scene.set(ORGANIZATION, "0.1")
+    turn = await scene.begin(scene.ann)
+    with pytest.raises(BudgetExceededError, match=r"Lower max_tokens, choose a cheaper model, or ask"):
+        await scene.begin(scene.ann)
+    await scene.end(scene.ann, turn, 11 * CENT)
+    with pytest.raises(
+        BudgetExceededError, match=r"has -\$0\.01 left.* It is used up: choose what costs nothing, or ask"
+    ):
+        await scene.begin(scene.ann)
+
+
 async def test_all_that_is_left_may_be_reserved_and_no_nano_dollar_more(scene: BudgetScene) -> None:
     await scene.set(ORGANIZATION, "0.1")
     with pytest.raises(BudgetExceededError):

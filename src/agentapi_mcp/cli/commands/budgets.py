@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     presented = LazyModule("agentapi_mcp.presentation.budgets")
 
-_COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
+COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
 _org_option = click.option(
     "--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours."
 )
@@ -50,7 +50,9 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
         if as_json:
             print_json({"budgets": [presented.budget_out(budget).model_dump() for budget in found]})
             return
-        table(_COLUMNS, [_row(budget) for budget in found])
+        table(COLUMNS, [budget_cells(budget) for budget in found])
+        if not found:
+            print_err("There is no budget: `agentapi-mcp budgets set 50` sets one of 50 US dollars a month.")
         unknown = sum(budget.unpriced for budget in found)
         if unknown:
             print_err("SPENT has, for turns of unknown cost, what was reserved for them.")
@@ -80,6 +82,10 @@ def budgets_set(limit: Decimal, org_id: UUID | None, *, as_json: bool, **values:
     kinds = {name: values[name] for name in _SCOPES if values[name] not in {None, False}}
     if len(kinds) > 1:
         raise click.UsageError("Say one of --member, --user, --agent and --key.")
+    if values["plan"] is not None and kinds.keys() - {"each_member"}:
+        raise click.UsageError(
+            "A plan's budget is an organisation's, or each member's: leave --user, --agent, --key out."
+        )
 
     async def set_(services: Services, _settings: Settings) -> None:
         kind = BudgetKind(
@@ -131,8 +137,11 @@ def budgets_plan(name: str | None, org_id: UUID | None, *, is_removed: bool, as_
         await services.budgets.set_plan(services.principal, target, name)
         if as_json:
             print_json({"org_id": str(target), "plan": name})
-        else:
-            print_err("Of no plan now." if name is None else f"Of the plan {name} now.")
+            return
+        print_err("Of no plan now." if name is None else f"Of the plan {name} now.")
+        found = await services.budgets.list_as_operator(services.principal, target)
+        if name is not None and all(budget.kind.plan != name for budget in found):
+            print_err("It has no budgets: `agentapi-mcp budgets set DOLLARS --plan NAME` sets one.")
 
     run(plan)
 
@@ -155,9 +164,12 @@ def _target(services: Services, org_id: UUID | None) -> OrgId:
     return services.principal.org_id if org_id is None else OrgId(org_id)
 
 
-def _row(budget: Budget) -> Sequence[object]:
+def budget_cells(budget: Budget) -> Sequence[object]:
+    """Return the cells of a budget in the list; an id is short in a terminal, which the table would not fit."""
+    kind = budget.kind
+    has_id = kind.scope in {BudgetScope.USER, BudgetScope.KEY}
     return (
-        presented.whose_budget(budget),
+        (kind.scope, UUID(kind.subject)) if has_id else presented.whose_budget(budget),
         budget.kind.period,
         "hard" if budget.kind.hard else "soft",
         *(dollars(amount) for amount in (budget.limit_usd, budget.spent_usd, budget.reserved_usd, budget.left_usd)),

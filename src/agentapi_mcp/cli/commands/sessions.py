@@ -125,8 +125,12 @@ async def _list_sessions(
 
 
 def _totals(session: Session) -> tuple[str, str, str]:
-    """Return how many turns there were, their tokens, and their cost."""
-    sums = session.totals
+    """Return how many turns there were, their tokens, and their cost; of a conversation elsewhere as its user says."""
+    sums, report = session.totals, session.facts.report
+    if report is not None and not sums.turns:
+        tokens = [count for count in (report.input_tokens, report.output_tokens) if count is not None]
+        said = "unknown" if report.cost_usd is None else f"{usage_words.dollars(report.cost_usd)} reported"
+        return "0", f"{sum(tokens):,}" if tokens else "unknown", said
     missing = f" + {sums.unpriced:,} unknown" if sums.unpriced and sums.cost_usd is not None else ""
     cost = "unknown" if sums.cost_usd is None else f"{usage_words.dollars(sums.cost_usd)}{missing}"
     return f"{sums.turns:,}", f"{sums.input_tokens + sums.output_tokens:,}", cost

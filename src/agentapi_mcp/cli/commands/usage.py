@@ -85,6 +85,9 @@ def _print(report: UsageReport) -> None:
     heading = (str(report.by).upper(), *tables.COLUMNS)
     rows = [tables.row_cells(row, report.by) for row in report.rows]
     total = ("TOTAL", *tables.row_cells(UsageRow(key="", sums=report.total), None)[1:])
+    if report.total.reported.interactions and (is_plain() or output_width() >= tables.ROOM):
+        heading, total = (*heading, "REPORTED"), (*total, tables.reported_cell(report.total))
+        rows = [(*row, tables.reported_cell(each.sums)) for row, each in zip(rows, report.rows, strict=True)]
     drawn = [] if is_plain() else tables.bars(report.rows, output_width())
     if drawn:
         heading, total = (*heading, ""), (*total, "")

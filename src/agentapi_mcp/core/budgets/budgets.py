@@ -39,7 +39,11 @@ class Budgets:
         return await self._store.list_(principal) if may_see else ()
 
     async def list_as_operator(self, operator: Principal, org_id: OrgId) -> tuple[Budget, ...]:
-        """List all that hold for an organisation, and those of plans; for operators with database access only."""
+        """List all that hold for an organisation, and those of plans; for operators with database access only.
+
+        Raises:
+            NotFoundError: there is no such organisation.
+        """
         return await self._store.list_as_operator(operator, org_id)
 
     async def set(self, principal: Principal, kind: BudgetKind, limit_usd: Decimal) -> UUID:

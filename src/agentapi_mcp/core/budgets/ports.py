@@ -17,7 +17,7 @@ class BudgetStore(Protocol):
         ...
 
     async def list_as_operator(self, operator: Principal, org_id: OrgId) -> tuple[Budget, ...]:
-        """List all that hold for an organisation, and those of plans."""
+        """List all that hold for an organisation, and those of plans; or raise NotFoundError."""
         ...
 
     async def set(self, principal: Principal, kind: BudgetKind, limit_usd: Decimal) -> UUID:

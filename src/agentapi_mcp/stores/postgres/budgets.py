@@ -74,7 +74,8 @@ UPDATE public.organizations o
                   || jsonb_strip_nulls(jsonb_build_object('plan', $2::text))
  WHERE o.id = $1
 """
-_NO_BUDGET = "There is no such budget of yours to remove; `list` shows who has set which."
+_NO_ORGANIZATION = "There is no such organisation."
+_NO_BUDGET = "There is no such budget of yours to remove; `list_budgets` shows who has set which."
 
 
 class PostgresBudgets(BudgetStore):
@@ -95,6 +96,8 @@ class PostgresBudgets(BudgetStore):
         async with self._database.as_system(
             "the operator lists the budgets of an organisation", user=operator.user_id
         ) as connection:
+            if not await connection.fetchval("SELECT EXISTS (SELECT FROM public.organizations WHERE id = $1)", org_id):
+                raise NotFoundError(_NO_ORGANIZATION)
             person = await connection.fetchval(_PERSON, operator.user_id)
             rows = await connection.fetch(_ALL, org_id, person)
         return tuple(map(_budget, rows))
@@ -146,7 +149,7 @@ class PostgresBudgets(BudgetStore):
         ) as connection:
             done = await connection.execute(_PLAN, org_id, plan)
         if done == "UPDATE 0":
-            raise NotFoundError("There is no such organisation.")
+            raise NotFoundError(_NO_ORGANIZATION)
 
     async def _user_of(self, principal: Principal, org_id: OrgId, kind: BudgetKind) -> UUID | None:
         """Return whose budget it is, where it is a user's or of their key; both must be of the organisation."""
@@ -175,7 +178,7 @@ def _values(kind: BudgetKind, limit_usd: Decimal, user_id: UUID | None) -> tuple
 
 def _set_one(budget_id: UUID | None) -> UUID:
     if budget_id is None:
-        raise NotFoundError("There is no such organisation.")
+        raise NotFoundError(_NO_ORGANIZATION)
     return budget_id
 
 
@@ -217,8 +220,8 @@ def expense_claim(expense: Expense) -> dict[str, object]:
     return claim
 
 
-def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
-    """Return the refusal of a turn for what it may cost, where an error of the database is one."""
+def budget_refusal(error: BaseException | None, expense: Expense) -> BudgetExceededError | None:
+    """Return the refusal of a turn of this expense for what it may cost, where an error of the database is one."""
     if not isinstance(error, asyncpg.PostgresError) or error.sqlstate != _OVER_BUDGET:
         return None
     over = json.loads(str(error))
@@ -231,12 +234,27 @@ def budget_refusal(error: BaseException | None) -> BudgetExceededError | None:
     held = f", {dollars(running)} of it is reserved for turns that run" if running else ""
     whose = "the operator of this server" if over["by_operator"] else "an administrator of your organisation"
     name = name_budget(state.scope, state.period)
+    # The database says what it would have reserved, also where nobody knows what the message may cost.
+    is_known = any(each.input_price is not None and each.output_nanos is not None for each in expense.rates)
+    amount = f"{'may cost' if is_known else 'of unknown cost reserves'} {dollars(needed or Decimal(0))}"
     return BudgetExceededError(
         f"{name[:1].upper()}{name[1:]} ({dollars(state.limit_usd)}) has {dollars(state.left_usd)} left{held}, and this "
-        f"message may cost {dollars(needed or Decimal(0))}; {when_renewed(state.renews_at)}. Lower max_tokens, choose "
-        f"a cheaper model, or ask {whose} for more. Nothing was asked.",
-        {**details, "max_cost_usd": None, "budget": to_json(state, amount=float)},
+        f"message {amount}; {when_renewed(state.renews_at)}. {_way_out(state, running, is_known=is_known)}, or ask "
+        f"{whose} for more. Nothing was asked.",
+        {
+            "needed_usd": details["needed_usd"] if is_known else None,
+            "max_cost_usd": None,
+            "budget": to_json(state, amount=float),
+        },
     )
+
+
+def _way_out(state: BudgetState, running: Decimal, *, is_known: bool) -> str:
+    if state.left_usd <= 0 and not running:
+        return "It is used up: choose what costs nothing"
+    if is_known:
+        return "Lower max_tokens, choose a cheaper model"
+    return "Pass max_tokens if the model has a price, choose a model with one"
 
 
 def _beyond(most: Decimal, needed: Decimal | None) -> str:

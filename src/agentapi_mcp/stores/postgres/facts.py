@@ -12,7 +12,7 @@ from agentapi_mcp.core.conversations.ports import FactStore
 from agentapi_mcp.core.conversations.session_facts import NewInteraction, Rating, Tagging, TurnRating
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database
-from agentapi_mcp.stores.postgres.sessions import notify_changed, read_session
+from agentapi_mcp.stores.postgres.sessions import notify_changed, read_session, with_totals
 from agentapi_mcp.stores.postgres.share_refusals import share_refusal
 from agentapi_mcp.stores.postgres.turns import no_session
 
@@ -193,7 +193,7 @@ async def _lock(connection: Connection, principal: Principal, session_id: Sessio
 
 
 async def _changed(connection: Connection, principal: Principal, session_id: SessionId) -> Session:
-    session = await read_session(connection, principal, session_id)
+    [session] = await with_totals(connection, [await read_session(connection, principal, session_id)])
     await notify_changed(connection, principal, session_id)
     return session
 

@@ -164,7 +164,7 @@ class PostgresSessions(SessionStore):
     async def get(self, principal: Principal, session_id: SessionId) -> Session:
         async with self._database.as_principal(principal) as connection:
             session = await read_session(connection, principal, session_id)
-            [totalled] = await _with_totals(connection, [session])
+            [totalled] = await with_totals(connection, [session])
         return totalled
 
     @override
@@ -210,7 +210,7 @@ class PostgresSessions(SessionStore):
                 wanted.archived,
                 tag,
             )
-            items = await _with_totals(connection, [_to_session(row) for row in rows[:limit]])
+            items = await with_totals(connection, [_to_session(row) for row in rows[:limit]])
         more = None
         if len(rows) > limit:
             last = rows[limit - 1]
@@ -295,7 +295,8 @@ async def read_session(connection: Connection, principal: Principal, session_id:
     return _to_session(row)
 
 
-async def _with_totals(connection: Connection, sessions: Sequence[Session]) -> tuple[Session, ...]:
+async def with_totals(connection: Connection, sessions: Sequence[Session]) -> tuple[Session, ...]:
+    """Return sessions of the principal's with the sums of their turns that have ended."""
     ids = [session.id for session in sessions]
     rows = await connection.fetch(_TOTALS, ids) if ids else []
     found = {row["session_id"]: sums_of(row) for row in rows}

@@ -120,7 +120,7 @@ class PostgresTurns(TurnStore):
                 },
             )
         except StoreError as exc:
-            refused = share_refusal(exc.__cause__) or budget_refusal(exc.__cause__)
+            refused = share_refusal(exc.__cause__) or budget_refusal(exc.__cause__, new.expense)
             if refused is not None:
                 raise refused from None
             if new.again and isinstance(exc.__cause__, asyncpg.UniqueViolationError):

@@ -99,6 +99,14 @@ class Tools:
         tool = self._usual.find(name) or self._offer(frozenset(toolset_names())).find(name)
         return None if tool is None else tool.spec.action
 
+    def _no_tool(self, name: str, offer: _Offer) -> str:
+        said = f"There is no tool {shown(name)!r}; there are {', '.join(offer.tools)}."
+        toolset = next((each for each in toolset_names() if self._offer(frozenset({each})).find(name)), None)
+        if toolset is None:
+            return said
+        chosen = ",".join(dict.fromkeys(("core", toolset)))
+        return f"{said} The toolset {toolset} has it, which is not chosen here: AGENTAPI_TOOLSETS={chosen} does so."
+
     def _offered(self, context: Context) -> _Offer:
         chosen = chosen_toolsets(getattr(context.request, "scope", {}))
         return self._usual if chosen is None else self._offer(chosen)
@@ -116,8 +124,7 @@ class Tools:
         offer = self._offered(context)
         tool = offer.find(params.name)
         if tool is None:
-            there = ", ".join(offer.tools)
-            raise MCPError(INVALID_PARAMS, f"There is no tool {shown(params.name)!r}; there are {there}.")
+            raise MCPError(INVALID_PARAMS, self._no_tool(params.name, offer))
         spec = tool.spec
         try:
             given = check_arguments(spec.name, spec.arguments, params.arguments)
