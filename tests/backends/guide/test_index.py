@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import cache
 from itertools import permutations
 from pathlib import Path
@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentapi_mcp.backends import registry
+from agentapi_mcp.backends.guide.answers import Draft
 from agentapi_mcp.backends.guide.index import Index
-from agentapi_mcp.backends.guide.pages import Section, find_documentation, read_sections, split_page
-from agentapi_mcp.core.backends.events import TextDelta
+from agentapi_mcp.backends.guide.pages import Section, find_documentation, read_sections, split_page, trimmed
+from agentapi_mcp.backends.guide.written import written
+from agentapi_mcp.core.backends.events import BackendEvent, TextDelta
+from agentapi_mcp.core.backends.models import MOST_BORROWER_BYTES, BackendTurn, Writer
 from agentapi_mcp.testing.hosts import FakeHost
 from tests.backends.guide.questions import ANSWERED_BY, README, UNANSWERABLE
 from tests.support.peers.cases import backend_turn
@@ -181,3 +184,21 @@ def test_any_words_are_ranked_the_same_each_time_with_a_share_that_is_one(words:
 def test_no_section_is_shown_with_a_relative_link() -> None:
     relative = re.compile(r"\]\((?!https?://|mailto:)[^)\s]+\)")
     assert not [(section.source, found) for section in shipped().sections for found in relative.findall(section.body)]
+
+
+async def test_what_is_sent_to_a_lent_model_has_the_size_that_is_reserved_for_it() -> None:
+    turns: list[BackendTurn] = []
+
+    async def run(turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
+        turns.append(turn)
+        yield TextDelta("yes [1]")
+
+    # Of each section, what is sent of a long one is the longest.
+    longest = sorted(shipped().sections, key=lambda section: len(trimmed(section, 2_400)))[-6:]
+    writer = Writer(agent="a", model="m", run=run)
+    draft = Draft("", "how?", tuple(longest))
+    events = [each async for each in written(backend_turn("how?"), writer, draft, lambda _: True)]
+    assert events
+    [sent] = turns
+    assert sent.history == ()
+    assert 8_000 < len((sent.message + (sent.system or "")).encode()) <= MOST_BORROWER_BYTES

@@ -133,3 +133,21 @@ async def test_an_agent_whose_answers_no_limit_bounds_has_no_estimate(edge_home:
             asked = ChatRequest(message="hello", agent=name, parameters=Parameters(max_tokens=1))
             said = await server.turns.estimate(server.principal, asked)
             assert (said.estimate.cost_usd, said.estimate.reserved_usd) == (None, Decimal("0.1"))
+
+
+async def test_the_estimate_of_a_lent_model_has_the_pages_that_it_reads(edge_home: Path, tmp_path: Path) -> None:
+    name = f"z{uuid4().hex[:10]}"
+    async with OpenAIPeer() as peer, program(edge_home, tmp_path, agents(peer, name, "house", OWN)) as server:
+        asked = ChatRequest(
+            message="How do I set a budget?",
+            agent="guide",
+            model=f"{name}/m",
+            parameters=Parameters(max_tokens=1_000, system_prompt="x" * 100_000),
+        )
+        said = (await server.turns.estimate(server.principal, asked)).estimate.cost_usd
+        await server.turns.chat(server.principal, asked, wait=LONG)
+        [sent] = [each.content for each in peer.exchanges if each.path.endswith("completions")]
+        # At $1 and $2 for a million tokens: what it was sent, a thousand tokens of an answer, and no instructions.
+        assert len(sent) > 4_000
+        assert said is not None
+        assert Decimal(len(sent)) / 4 / 1_000_000 + Decimal("0.002") <= said < Decimal("0.02")

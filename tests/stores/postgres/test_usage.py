@@ -20,13 +20,13 @@ from agentapi_mcp.base.errors import PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Action, Exceptions, Principal, Role
 from agentapi_mcp.core.usage.models import UsageGroup, UsageQuery, UsageReport, UsageSums
-from agentapi_mcp.core.usage.usage import Usage
+from agentapi_mcp.core.usage.usage import Usage, split
 from agentapi_mcp.presentation.usage import sums_fields
 from agentapi_mcp.presentation.usage_words import sums_words
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.schema_files import migrations
-from agentapi_mcp.stores.postgres.usage import PostgresUsage
+from agentapi_mcp.stores.postgres.usage import PostgresUsage, statement_of
 from tests.conftest import DatabaseUrls
 from tests.support.clocks import ManualClock
 from tests.support.databases import Template, created
@@ -364,6 +364,21 @@ async def test_the_days_that_are_left_out_are_the_oldest(scene: Scene) -> None:
     report = await scene.usage.report(scene.chief, query)
     assert [row.key for row in report.rows] == ["2026-11-29", "2026-11-30"]
     assert report.left_out == 3
+
+
+@pytest.mark.parametrize("since", [FIRST, FIRST + timedelta(hours=1)])
+async def test_a_day_is_called_the_same_whatever_the_database_calls_it(
+    scene: Scene, database_urls: DatabaseUrls, since: datetime
+) -> None:
+    span = split(since, NOW - timedelta(hours=1), NOW)
+    sql, arguments = statement_of(scene.chief.org_id, span, UsageGroup.DAY, whole=True, limit=3)
+    odd = {"datestyle": "German, DMY", "timezone": "Pacific/Kiritimati"}
+    owner = await asyncpg.connect(database_urls.owner, server_settings=odd)
+    try:
+        [_, *rows] = await owner.fetch(sql, *arguments)
+    finally:
+        await owner.close()
+    assert [row["key"] for row in rows] == ["2026-11-30", "2026-11-29", "2026-11-28"]
 
 
 # --- the sums of organisations and of persons

@@ -69,6 +69,10 @@ class OfferedModel:
 WITHOUT_MODEL = "off"
 
 
+# What an agent that BORROWS_MODELS sends the model beside the message, at most: texts of its own, and no history.
+MOST_BORROWER_BYTES = 32_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """A model of another agent, which an agent that BORROWS_MODELS may ask; what it costs is on the turn's bill.

@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from agentapi_mcp.base.money import Prices, Rates
+from agentapi_mcp.core.backends.models import MOST_BORROWER_BYTES
 from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.budgets.models import NANOS, ExpectedRates, Expense
 from agentapi_mcp.core.catalogue.agents import Choice
@@ -24,12 +25,14 @@ def expense_of(choice: Choice, parameters: Parameters, size: int, unpriced: Deci
     longest = None
     if Capability.LIMITS_ANSWERS in choice.capabilities:
         longest = longest_answer(parameters.max_tokens, choice.max_output_tokens, choice.context_window)
-    fixed = size + bytes_of(parameters.system_prompt or "")
+        longest = min(longest, choice.context_window) if longest and choice.context_window else longest
+    borrows = choice.lender is not None
+    fixed = size + (MOST_BORROWER_BYTES if borrows else bytes_of(parameters.system_prompt or ""))
     prices = _FREE if Capability.LIVE in choice.capabilities else choice.prices_at(at)
     return Expense(
         rates=(_rates(prices, longest, 0), *(_rates(tier, longest, tier.above) for tier in prices.tiers)),
         fixed_bytes=fixed,
-        history_bytes=history_budget(choice.context_window, longest, fixed, 1.0),
+        history_bytes=0 if borrows else history_budget(choice.context_window, longest, fixed, 1.0),
         unpriced_nanos=math.ceil(unpriced * NANOS),
         lender=choice.lending_agent,
     )

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 MOST_GROUPS, USUAL_GROUPS = 1000, 100
 _NANOS = Decimal(1_000_000_000)
-# The upper bounds of the buckets of agentapi.latency_bucket (0019_ledger.sql) in milliseconds; the last has none.
+# The upper bounds of the buckets of agentapi.latency_bucket (0020_ledger.sql) in milliseconds; the last has none.
 _FIRST_BOUND, _RATIO = 100.0, 1.5
 
 

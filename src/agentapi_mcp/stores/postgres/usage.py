@@ -37,12 +37,13 @@ _SUMS: LiteralString = ", ".join(
 )
 _OWN: LiteralString = "e.org_id = $1 AND e.person = (SELECT agentapi.own_person())"
 _WHOLE: LiteralString = "e.org_id = $1"
+# A day is written as in ISO 8601, whatever the DateStyle of the database: days are ordered by this text.
 _IN_DAYS: dict[UsageGroup | None, LiteralString] = {
     None: "''",
     UsageGroup.AGENT: "e.agent",
     UsageGroup.MODEL: "e.model",
     UsageGroup.PROVIDER: "e.provider",
-    UsageGroup.DAY: "e.day::text",
+    UsageGroup.DAY: "to_char(e.day::timestamp, 'YYYY-MM-DD')",
     UsageGroup.MEMBER: "e.person::text",
 }
 _IN_LEDGER: dict[UsageGroup | None, LiteralString] = {
@@ -50,7 +51,7 @@ _IN_LEDGER: dict[UsageGroup | None, LiteralString] = {
     UsageGroup.AGENT: "e.agent",
     UsageGroup.MODEL: "coalesce(e.model_used, e.model, '')",
     UsageGroup.PROVIDER: "coalesce(e.provider, '')",
-    UsageGroup.DAY: "(e.at AT TIME ZONE 'UTC')::date::text",
+    UsageGroup.DAY: "to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
     UsageGroup.MEMBER: "e.person::text",
     UsageGroup.SESSION: "e.session_id::text",
 }
