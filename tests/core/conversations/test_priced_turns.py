@@ -1,6 +1,7 @@
 """What a turn costs whose provider names no cost: by the model's own prices, else by the list, else unknown."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps
 from tests.support.clocks import QuickClock
+from tests.support.peers.droid import droid_peer
 from tests.support.peers.openai import OpenAIPeer
 
 LONG, NOW = timedelta(seconds=25), timedelta(0)
@@ -123,3 +125,24 @@ async def test_an_estimate_is_of_the_prices_that_the_bill_will_have(
             assert said.estimate.cost_usd == (None if expected is None else Decimal(expected))
         # Nothing is asked for it.
         assert not any(each.path.endswith("completions") for each in peer.exchanges)
+
+
+async def test_a_max_tokens_that_an_agent_never_hears_of_bounds_no_estimate(edge_home: Path, tmp_path: Path) -> None:
+    name = f"z{uuid4().hex[:10]}"
+    async with droid_peer() as cli:
+        command = json.dumps(cli.given["command"])
+        text = f"""
+[agents.{name}]
+backend = "droid"
+options = {{ command = {command} }}
+[[agents.{name}.models]]
+name = "m"
+model_id = "custom:answer"
+provider = "house"
+max_output_tokens = 1_000
+{OWN}
+"""
+        async with program(edge_home, tmp_path, text) as server:
+            asked = ChatRequest(message="x" * 4_000, agent=name, parameters=Parameters(max_tokens=1))
+            said = await server.turns.estimate(server.principal, asked)
+    assert said.estimate.cost_usd == Decimal("0.003")  # 1,000 tokens at $1, and 1,000 at $2

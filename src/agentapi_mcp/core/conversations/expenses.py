@@ -21,7 +21,9 @@ def expense_of(choice: Choice, parameters: Parameters, size: int, unpriced: Deci
 
     `unpriced` is the US dollars that are reserved where the cost is not known; the prices are those of the moment `at`.
     """
-    longest = longest_answer(parameters.max_tokens, choice.max_output_tokens, choice.context_window)
+    # One with conversations of its own asks its model as often as it likes: no caller bounds that.
+    bound = None if Capability.RESUME in choice.capabilities else parameters.max_tokens
+    longest = longest_answer(bound, choice.max_output_tokens, choice.context_window)
     fixed = size + bytes_of(parameters.system_prompt or "")
     prices = _FREE if Capability.LIVE in choice.capabilities else choice.prices_at(at)
     return Expense(
