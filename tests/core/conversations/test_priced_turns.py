@@ -146,3 +146,15 @@ max_output_tokens = 1_000
             asked = ChatRequest(message="x" * 4_000, agent=name, parameters=Parameters(max_tokens=1))
             said = await server.turns.estimate(server.principal, asked)
     assert said.estimate.cost_usd == Decimal("0.003")  # 1,000 tokens at $1, and 1,000 at $2
+
+
+async def test_no_answer_is_reserved_for_that_is_longer_than_its_model_can_hold(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    name = f"z{uuid4().hex[:10]}"
+    async with OpenAIPeer() as peer:
+        text = agents(peer, name, "house", f"context_window = 10_000\n{OWN}")
+        async with program(edge_home, tmp_path, text) as server:
+            asked = ChatRequest(message="x" * 4_000, agent=name, parameters=Parameters(max_tokens=10_000_000))
+            said = await server.turns.estimate(server.principal, asked)
+    assert said.estimate.cost_usd == Decimal("0.021")  # 1,000 tokens at $1, and 10,000 at $2

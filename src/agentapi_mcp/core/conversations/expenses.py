@@ -24,6 +24,8 @@ def expense_of(choice: Choice, parameters: Parameters, size: int, unpriced: Deci
     # One with conversations of its own asks its model as often as it likes: no caller bounds that.
     bound = None if Capability.RESUME in choice.capabilities else parameters.max_tokens
     longest = longest_answer(bound, choice.max_output_tokens, choice.context_window)
+    if longest is not None and choice.context_window is not None:
+        longest = min(longest, choice.context_window)
     fixed = size + bytes_of(parameters.system_prompt or "")
     prices = _FREE if Capability.LIVE in choice.capabilities else choice.prices_at(at)
     return Expense(
