@@ -33,6 +33,7 @@ def expense_of(choice: Choice, parameters: Parameters, size: int, unpriced: Deci
         fixed_bytes=fixed,
         history_bytes=history_budget(choice.context_window, longest, fixed, 1.0),
         unpriced_nanos=math.ceil(unpriced * NANOS),
+        lender=choice.writer.agent if choice.lender is not None and choice.writer is not None else None,
     )
 
 

@@ -1,5 +1,5 @@
 -- needs: 0.1.0
--- What other programs write past the checks of ours.
+-- What other programs write past the checks of ours, and what an agent with a borrowed model spends past a budget.
 
 -- 1. What happened elsewhere is counted under its session's id, which other programs choose: it must be no id under which
 -- something is counted already. Ratings would go to that entry, whosever it is.
@@ -78,5 +78,27 @@ EXCEPTION WHEN SQLSTATE 'AA003' THEN
     RAISE EXCEPTION USING ERRCODE = 'AA003', MESSAGE = format('the %s has %s of at most %s %s: delete some first',
         v_limit ->> 'whose', v_limit ->> 'used', v_limit ->> 'most',
         CASE v_limit ->> 'what' WHEN 'recorded' THEN 'recorded interactions' ELSE v_limit ->> 'what' END);
+END
+$function$;
+
+
+-- 3. The budgets of a turn, as before, and those of the agent that lends it its model, which is asked and paid: the claim
+--    agentapi_reserve names it.
+CREATE OR REPLACE FUNCTION agentapi.budgets_of(p_org uuid, p_user uuid, p_agent text, p_key uuid)
+RETURNS SETOF agentapi.budgets
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_lender CONSTANT text := nullif(current_setting('request.jwt.claims', true), '')::jsonb
+                              #>> '{agentapi_reserve,lender}';
+BEGIN
+    RETURN QUERY
+    SELECT b.* FROM (VALUES ('organization', ''), ('member', ''), ('user', p_user::text), ('agent', p_agent),
+                            ('agent', nullif(v_lender, p_agent)), ('key', p_key::text)) AS s (scope, subject)
+      JOIN agentapi.budgets b ON b.org_id = p_org AND b.plan IS NULL AND b.scope = s.scope AND b.subject = s.subject
+     UNION ALL
+    SELECT b.* FROM agentapi.budgets b
+     WHERE b.org_id IS NULL AND b.plan = (SELECT o.settings ->> 'plan' FROM public.organizations o WHERE o.id = p_org)
+     ORDER BY id;
 END
 $function$;
