@@ -45,7 +45,9 @@ def test_no_cell_of_a_spreadsheet_is_a_formula(text: str) -> None:
         assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)"]
+)
 def test_a_text_that_looks_like_a_formula_is_kept_as_a_text(text: str) -> None:
     [cells] = read_csv(csv_text(report(row(text))))
     assert cells["key"] == f"'{text.strip()}"

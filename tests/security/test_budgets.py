@@ -73,6 +73,23 @@ async def test_administrators_set_budgets_and_nobody_is_asked_beyond_them(edge_h
         assert fields_of(await call(ann, "chat", agent="droid", message="again [[echo]]"))["budget"] is None
 
 
+async def test_an_agents_budget_holds_for_the_guide_that_borrows_its_model(edge_home: Path, tmp_path: Path) -> None:
+    async with tenants(edge_home, tmp_path) as here, here.client("ann", LINK) as ann, here.client("abe", LINK) as admin:
+        question = {"agent": "guide", "model": "droid/claude-3-5-sonnet", "message": "How do I set a budget? [[echo]]"}
+        [set_] = budgets_of(fields_of(await call(admin, "set_budget", limit_usd=1, scope="agent", subject="droid")))
+        bill = fields_of(await call(ann, "chat", **question, max_tokens=1000))
+        [budget] = budgets_of(fields_of(await call(admin, "set_budget", limit_usd=0, scope="agent", subject="droid")))
+        assert (budget["id"], budget["spent_usd"]) == (set_["id"], bill["cost_usd"])
+        asked = len(asked_of(here.peer))
+        assert "it would be refused" in text_of(await call(ann, "chat", **question, new=True, estimate=True))
+        refused = await call(ann, "chat", **question, new=True)
+        assert (refused.is_error, len(asked_of(here.peer))) == (True, asked)
+        assert "This agent's monthly budget ($0.00)" in text_of(refused)
+        # By itself it costs nothing.
+        assert fields_of(await call(ann, "chat", agent="guide", message="hello"))["status"] == "completed"
+        await call(admin, "remove_budget", budget_id=budget["id"])
+
+
 async def test_a_budget_of_the_operator_is_not_the_administrators(edge_home: Path, tmp_path: Path) -> None:
     async with tenants(edge_home, tmp_path) as here, here.client("abe", LINK) as admin:
         budget = await here.services.budgets.set_as_operator(

@@ -17,8 +17,8 @@ _CSV = (
     *("cached_tokens", "reasoning_tokens", "cost_usd", "latency_p50_ms", "latency_p95_ms", "last_used_at"),
     *("reported_interactions", "reported_input_tokens", "reported_output_tokens", "reported_cost_usd"),
 )
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@")
+# What a spreadsheet takes for the beginning of a formula, some of them also in full width.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 ROOM = 100  # columns of a terminal that has room for more than `COLUMNS`
 _LONG, _SHORT = 20, 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

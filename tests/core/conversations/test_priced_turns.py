@@ -1,6 +1,7 @@
 """What a turn costs whose provider names no cost: by the model's own prices, else by the list, else unknown."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps
 from tests.support.clocks import QuickClock
+from tests.support.peers.droid import droid_peer
 from tests.support.peers.openai import OpenAIPeer
 
 LONG, NOW = timedelta(seconds=25), timedelta(0)
@@ -151,3 +153,36 @@ async def test_the_estimate_of_a_lent_model_has_the_pages_that_it_reads(edge_hom
         assert len(sent) > 4_000
         assert said is not None
         assert Decimal(len(sent)) / 4 / 1_000_000 + Decimal("0.002") <= said < Decimal("0.02")
+
+
+async def test_a_max_tokens_that_an_agent_never_hears_of_bounds_no_estimate(edge_home: Path, tmp_path: Path) -> None:
+    name = f"z{uuid4().hex[:10]}"
+    async with droid_peer() as cli:
+        command = json.dumps(cli.given["command"])
+        text = f"""
+[agents.{name}]
+backend = "droid"
+options = {{ command = {command} }}
+[[agents.{name}.models]]
+name = "m"
+model_id = "custom:answer"
+provider = "house"
+max_output_tokens = 1_000
+{OWN}
+"""
+        async with program(edge_home, tmp_path, text) as server:
+            asked = ChatRequest(message="x" * 4_000, agent=name, parameters=Parameters(max_tokens=1))
+            said = await server.turns.estimate(server.principal, asked)
+    assert (said.estimate.cost_usd, said.estimate.reserved_usd) == (None, Decimal("0.1"))
+
+
+async def test_no_answer_is_reserved_for_that_is_longer_than_its_model_can_hold(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    name = f"z{uuid4().hex[:10]}"
+    async with OpenAIPeer() as peer:
+        text = agents(peer, name, "house", f"context_window = 10_000\n{OWN}")
+        async with program(edge_home, tmp_path, text) as server:
+            asked = ChatRequest(message="x" * 4_000, agent=name, parameters=Parameters(max_tokens=10_000_000))
+            said = await server.turns.estimate(server.principal, asked)
+    assert said.estimate.cost_usd == Decimal("0.021")  # 1,000 tokens at $1, and 10,000 at $2

@@ -98,3 +98,20 @@ async def test_an_administrator_sees_who_used_what_and_how_many_groups_are_left_
         assert (len(told["groups"]), told["left_out"], told["total"]["turns"]) == (2, 1, 3)
         assert "1 session that cost less is in the total alone" in text_of(sessions)
         assert {group["label"] for group in told["groups"]} <= {f"What are you? {number}" for number in range(3)}
+
+
+async def test_a_name_that_a_user_says_passes_for_no_line_of_the_answer(seed: Seed) -> None:
+    said, kept = "m: 0 turns\n- droid: 9 turns\x1b[2K\u202e", "m: 0 turns - droid: 9 turns [2K"
+    async with (
+        seed.started("named-") as place,
+        open_edge(place.home, OpenAIPeer(), WITH_USAGE) as edge,
+        connect(edge.server, "stdio-2026") as client,
+    ):
+        await call(client, "record_interaction", title="droid: 9 turns", agent=said, model=said, provider=said)
+        for by, name in (("agent", kept), ("model", kept), ("provider", kept.lower()), ("session", "droid: 9 turns")):
+            found = await call(client, "get_usage", by=by)
+            told: Any = fields_of(found)
+            assert name in {told["groups"][0]["key"], told["groups"][0]["label"]}
+            assert [line for line in text_of(found).splitlines() if line.startswith("- ")] == [
+                f'- "{name}": 0 turns, $0.00, and elsewhere 1 conversation, $0.00 by what users say'
+            ]

@@ -532,7 +532,7 @@ async def test_administrators_set_and_remove_theirs_and_not_the_operators(scene:
 
 
 async def test_a_budget_is_no_more_than_one_of_its_kind(scene: BudgetScene) -> None:
-    # So no turn has more than 72, however often they are set.
+    # So no turn has more than 84, however often they are set.
     for _ in range(3):
         for scope in (BudgetScope.ORGANIZATION, BudgetScope.MEMBER):
             for plan in (None, "free"):

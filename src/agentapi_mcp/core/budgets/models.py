@@ -99,7 +99,8 @@ class Expense:
 
     `rates` are by ascending `above`, from 0; where those that hold are unknown, `unpriced_nanos` is reserved.
     `fixed_bytes` are those of its instructions and its message, and as much as `history_bytes` may stand before them.
-    Beyond `most_nanos` its caller does not want it. `lender` is the agent that lends the model, if another one does.
+    Beyond `most_nanos` its caller does not want it. It counts in the budgets of the agent that is the `lender` of its
+    model as well.
     """
 
     rates: tuple[ExpectedRates, ...] = ()

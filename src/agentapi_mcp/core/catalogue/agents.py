@@ -86,7 +86,7 @@ class Choice:
     @property
     def lending_agent(self) -> str | None:
         """The agent that lends the model, None where none does."""
-        return None if self.lender is None or self.borrowed is None else self.borrowed.partition("/")[0]
+        return None if self.lender is None or self.writer is None else self.writer.agent
 
     @property
     def model_row_name(self) -> str | None:

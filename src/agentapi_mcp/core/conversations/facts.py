@@ -225,9 +225,14 @@ def _checked_report(report: Report) -> Report:
     return replace(
         report,
         external_id=report.external_id and report.external_id.strip(),
-        agent=report.agent and one_line(report.agent),
-        provider=report.provider and plain_provider(report.provider),
+        agent=_plain(report.agent),
+        model=_plain(report.model),
+        provider=plain_provider(_plain(report.provider) or "") or None,
     )
+
+
+def _plain(name: str | None) -> str | None:
+    return None if name is None else one_line(name, MAX_NAME) or None
 
 
 def _check_amounts(report: Report) -> None:

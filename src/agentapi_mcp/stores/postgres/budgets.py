@@ -217,6 +217,8 @@ def expense_claim(expense: Expense) -> dict[str, object]:
         claim["lender"] = expense.lender
     if expense.most_nanos is not None:
         claim["most_nanos"] = expense.most_nanos
+    if expense.lender is not None:
+        claim["lender"] = expense.lender
     return claim
 
 

@@ -2,14 +2,14 @@
 
 from mcp_types import CallToolResult
 
+from agentapi_mcp.base.text import quoted
 from agentapi_mcp.core.identity.principals import Action
-from agentapi_mcp.core.usage.models import MOST_GROUPS, UsageGroup
+from agentapi_mcp.core.usage.models import MOST_GROUPS, UsageGroup, UsageReport, UsageRow
 from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.budget_results import budgets_answer
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.models import BudgetsOut
-from agentapi_mcp.presentation.text import clean
 from agentapi_mcp.presentation.usage import UsageOut, usage_out
 from agentapi_mcp.presentation.usage_words import left_out_words, name_of, sums_words
 
@@ -51,8 +51,14 @@ async def get_usage(call: ToolCall) -> CallToolResult:
     )
     out = usage_out(report)
     lines = [f"{out.whose.capitalize()}, since {out.since} until {out.until}: {sums_words(report.total)}."]
-    lines += [f"- {clean(name_of(row, report.by))}: {sums_words(row.sums)}" for row in report.rows]
+    lines += [f"- {_named(row, report)}: {sums_words(row.sums)}" for row in report.rows]
     return answer("\n".join(lines), out, remark=left_out_words(report))
+
+
+def _named(row: UsageRow, report: UsageReport) -> str:
+    # Users say what models and providers elsewhere are called, and others read it: it must not pass for another line.
+    name = row.label or row.key
+    return quoted(name) if name else name_of(row, report.by)
 
 
 @TOOLSET.tool(
