@@ -44,9 +44,11 @@ async def test_conversations_are_rated_tagged_archived_and_recorded(seed: Seed) 
         assert (recorded["cost_usd"], recorded["tags"], recorded["is_new"]) == (0.0425, ["work"], True)
         assert (await asked(env, *words))["is_new"] is False
         assert await listed() == [recorded["session_id"], session]
+        # Of whole days, as the tool has it without a time, and as lists of agents have it.
+        assert (await asked(env, "usage"))["since"].endswith("T00:00:00Z")
         # The list has it as its user reports it, and what nobody knows is no zero.
-        status, lines, _ = await run(env, "sessions", "list", "--tag", "work")
-        assert (status, lines.splitlines()[1].split("\t")[3:6]) == (0, ["0", "unknown", "$0.0425 reported"])
+        _, lines, _ = await run(env, "sessions", "list", "--tag", "work")
+        assert lines.splitlines()[1].split("\t")[3:6] == ["0", "unknown", "$0.0425 reported"]
 
         for wrong, message in (
             (("record", "x", "--cost", "much"), "--cost must be an amount such as 0.0425, not 'much'."),

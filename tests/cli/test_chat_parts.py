@@ -15,7 +15,7 @@ from agentapi_mcp.cli.chat.bills import Bills
 from agentapi_mcp.cli.chat.history import ChatHistory
 from agentapi_mcp.cli.chat.options import ChatOptions
 from agentapi_mcp.cli.chat.pastes import Pastes
-from agentapi_mcp.cli.chat.slash_commands import asked_again
+from agentapi_mcp.cli.chat.slash_commands import COMMANDS, asked_again, help_lines
 from agentapi_mcp.cli.replies import ChatReply, Fields
 
 HEAD = {"format": "agentapi-mcp chat history", "version": 1}
@@ -197,3 +197,8 @@ def test_a_line_that_begins_with_a_space_is_kept_for_this_conversation_alone(tmp
     history.append_string(" the password is x")
     assert history.get_strings() == [" the password is x"]
     assert not (tmp_path / CHAT_HISTORY).exists()
+
+
+def test_the_help_of_a_conversation_has_what_commands_do_below_each_other() -> None:
+    begins = {line.index(command.about) for line, command in zip(help_lines(), COMMANDS.values(), strict=True)}
+    assert len(begins) == 1

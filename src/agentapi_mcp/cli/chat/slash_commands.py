@@ -57,6 +57,11 @@ class _Command:
     about: str
     needs_it: bool = False
 
+    @property
+    def shown(self) -> str:
+        """The argument, in brackets where it may be left out."""
+        return f"[{self.argument}]" if self.argument and not self.needs_it else self.argument
+
 
 COMMANDS: Mapping[str, _Command] = {
     "/agent": _Command("NAME", "which agent gets the next message"),
@@ -76,6 +81,13 @@ COMMANDS: Mapping[str, _Command] = {
     "/sessions": _Command("", "your newest sessions"),
     "/system": _Command("TEXT", f"instructions for the next messages; {_NONE}: without any"),
 }
+
+
+def help_lines() -> list[str]:
+    """Return a line for each command: what is typed, and below each other what it does."""
+    typed = [f"{name} {command.shown}".rstrip() for name, command in COMMANDS.items()]
+    width = max(map(len, typed))
+    return [f"  {line:<{width}}  {each.about}" for line, each in zip(typed, COMMANDS.values(), strict=True)]
 
 
 class SlashCommands:
@@ -329,9 +341,7 @@ class SlashCommands:
         print_err((await self.conversation.client.estimate(self.conversation.options, message))["text"])
 
     async def _show_help(self, _: str) -> None:
-        for name, command in COMMANDS.items():
-            argument = command.argument if command.needs_it or not command.argument else f"[{command.argument}]"
-            print_err(f"  {f'{name} {argument}':<16} {command.about}")
+        print_err("\n".join(help_lines()))
         print_err(self.conversation.screen.hint)
 
     async def _export(self, name: str) -> None:

@@ -35,7 +35,9 @@ def _periods(_context: click.Context, _parameter: click.Parameter, incomplete: s
 @click.option(
     "--by", type=click.Choice([str(group) for group in UsageGroup]), help="In groups; member is for administrators."
 )
-@click.option("--since", metavar="TIME", default="30d", show_default=True, shell_complete=_periods, help="From when.")
+@click.option(
+    "--since", metavar="TIME", shell_complete=_periods, help="From when; without it from 30 days ago, the whole day."
+)
 @click.option("--until", metavar="TIME", shell_complete=_periods, help="Until when, with that day or month.")
 @click.option("--everybody", "whole", is_flag=True, help="Of all in the organisation, for its administrators.")
 @click.option("--limit", type=click.IntRange(1, MOST_GROUPS), default=USUAL_GROUPS, show_default=True, help="Groups.")
@@ -45,7 +47,7 @@ def _periods(_context: click.Context, _parameter: click.Parameter, incomplete: s
 def usage(  # noqa: PLR0913  # one for each option
     *,
     by: str | None,
-    since: str,
+    since: str | None,
     until: str | None,
     whole: bool,
     limit: int,
