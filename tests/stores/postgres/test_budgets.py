@@ -397,7 +397,7 @@ async def test_a_borrowed_model_counts_in_the_budgets_of_its_agent_too(scene: Bu
     assert (await scene.sums(guides), await scene.sums(droids)) == ([(0, 10 * CENT, 0)], [(0, 10 * CENT, 0)])
     said = await PostgresTurns(scene.database).estimate(scene.ann, None, "guide", PaidBy(), lent)
     assert said.refused
-    with pytest.raises(BudgetExceededError, match="This agent.s monthly budget"):
+    with pytest.raises(BudgetExceededError, match=r"^This agent's monthly budget"):
         await scene.begin(scene.abe, lent)
 
 

@@ -1,6 +1,7 @@
 """The ledger: each turn's bill once and for good, whoever ends the turn, and sums by day that are the same."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from tests.support.databases import Template, created
 from tests.support.new_turns import ending, new_turn
 
 OWNER = UUID(int=5)
+_WAITS: LiteralString = "SELECT EXISTS (SELECT FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
 _SUMS: LiteralString = """
 SELECT count(*) FILTER (WHERE kind = 'turn') AS turns, coalesce(sum(unpriced), 0) AS unpriced,
        coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens,
@@ -265,6 +267,47 @@ async def test_a_turn_whose_conversation_is_deleted_meanwhile_is_entered_and_bil
     assert (correction["kind"], correction["cost_nanos"], correction["unpriced"]) == ("correction", 12, -1)
     sums = await scene.check(scene.ann.org_id, with_turns=False)
     assert (sums["turns"], sums["cost_nanos"], sums["unpriced"], sums["input_tokens"]) == (1, 12, 0, 1000)
+
+
+async def test_a_late_bill_that_is_repeated_while_it_is_written_is_entered_once(
+    scene: Scene, database_urls: DatabaseUrls
+) -> None:
+    turn = await scene.begin(scene.ann)
+    async with scene.database.as_system("test") as connection:
+        await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", turn.session_id)
+    claims = json.dumps({"sub": str(scene.ann.user_id), "agentapi_org": str(scene.ann.org_id)})
+    late = (
+        "SELECT agentapi.bill_deleted($1, jsonb_populate_record(NULL::agentapi.turns, '{\"cost_usd\": 0.000000012}'))"
+    )
+    async with AsyncExitStack() as stack:
+        first, second = [await asyncpg.connect(database_urls.owner) for _ in range(2)]
+        for each in (first, second):
+            stack.push_async_callback(each.close)
+            await each.execute("SELECT set_config('request.jwt.claims', $1, false)", claims)
+        begun = first.transaction()
+        await begun.start()
+        await first.execute(late, turn.id)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            repeated = group.create_task(second.execute(late, turn.id))
+            while not await first.fetchval(_WAITS):
+                assert not repeated.done()
+            await begun.commit()
+    assert [entry["unpriced"] for entry in await scene.entries(turn)] == [1, -1]
+    sums = await scene.check(scene.ann.org_id, with_turns=False)
+    assert (sums["cost_nanos"], sums["unpriced"]) == (12, 0)
+
+
+async def test_a_late_bill_is_that_of_the_person_who_was_entered(scene: Scene) -> None:
+    turn = await scene.begin(scene.ann)
+    rule = SettlingRule(own=frozenset(), dead=frozenset({OWNER}))
+    assert await PostgresTurns(scene.database).settle(rule)
+    async with scene.database.as_system("test") as connection:
+        await connection.execute("DELETE FROM agentapi.people WHERE user_id = $1", scene.ann.user_id)
+    assert await scene.end(scene.ann, turn, bill(31)) is None
+    first, second = await scene.entries(turn)
+    assert (second["kind"], second["person"]) == ("correction", first["person"])
+    sums = await scene.check(scene.ann.org_id)
+    assert (sums["turns"], sums["cost_nanos"], sums["unpriced"]) == (1, 31, 0)
 
 
 async def test_the_bill_of_a_turn_that_was_settled_meanwhile_is_kept_once(scene: Scene) -> None:
