@@ -50,7 +50,13 @@ def rows_of(backup: Path) -> dict[str, list[bytes]]:
         names = [name for name in archive.namelist() if name.startswith("tables/")]
         assert len(names) > 15
         rows = {name: archive.read(name).splitlines() for name in names}
-    # All but the turn that ran, and what is recorded of its end: audit event, entry of the ledger, sums of its day.
+    # All but the turn that ran, and what is recorded of its end: audit event, entry of the ledger, sums of its day, and
+    # those of its person, who has no other turns.
+    ended = [row.split(b"\t") for row in rows["tables/agentapi.usage_daily"] if _OF_ITS_END.search(row)]
+    persons = rows["tables/agentapi.usage_daily_of_persons"]
+    rows["tables/agentapi.usage_daily_of_persons"] = [
+        row for row in persons if row.split(b"\t")[1:4] not in [day[:3] for day in ended]
+    ]
     return {
         name: sorted(row for row in lines if not row.startswith(OTHER.encode()) and not _OF_ITS_END.search(row))
         for name, lines in rows.items()
