@@ -316,10 +316,14 @@ $function$;
 -- Keeps what a user says of a session, where it changes or is `recorded`, and tells the processes and the audit log.
 -- SECURITY DEFINER, since other programs may write none of it; for the trigger alone, and only of a session of the caller
 -- in an organisation in which they may do that.
-CREATE FUNCTION agentapi.say_of_interaction(i agentapi.ai_interactions, p_recorded boolean, p_actions text[]) RETURNS void
+CREATE FUNCTION agentapi.say_of_interaction(i agentapi.ai_interactions, p_recorded boolean, p_actions text[])
+    RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
 DECLARE
+    c_actions CONSTANT text[] := ARRAY['interaction_recorded', 'rated', 'session_archived', 'session_deleted',
+        'session_renamed', 'session_tagged'];
+    v_said agentapi.ai_interactions := i;
     v_org uuid;
     v_limit jsonb;
 BEGIN
@@ -328,6 +332,12 @@ BEGIN
             v_org, CASE WHEN p_recorded THEN 'sessions:chat' ELSE 'sessions:edit' END) THEN
         RAISE insufficient_privilege USING MESSAGE = 'you may not change this interaction: for that you must be an active '
             'member, and no viewer, of its organisation';
+    END IF;
+    -- Anybody has triggers, on temporary tables. The times that were left out are there now, whatever it lasted.
+    v_said.duration_minutes := NULL;
+    IF NOT p_actions <@ c_actions OR p_recorded AND (agentapi.fault_of(v_said) IS NOT NULL
+           OR EXISTS (SELECT FROM agentapi.turns t WHERE t.session_id = i.id)) THEN
+        RAISE insufficient_privilege USING MESSAGE = 'an interaction is written by way of the view ai_interactions';
     END IF;
     IF p_recorded THEN
         INSERT INTO agentapi.session_facts (session_id, user_id, org_id, status, interaction_type, description, tags,
@@ -354,7 +364,7 @@ BEGIN
     END IF;
     INSERT INTO agentapi.audit_events (id, at, org_id, user_id, via, action, target_kind, target_id, outcome)
     SELECT gen_random_uuid(), clock_timestamp(), v_org, auth.uid(), 'sql', a, 'session', i.id::text, 'ok'
-      FROM unnest(p_actions) AS a;
+      FROM (SELECT DISTINCT unnest(p_actions)) AS u (a);
     INSERT INTO agentapi.signals (sender, signal) VALUES (gen_random_uuid(), jsonb_build_object(
         'kind', 'sessions_changed', 'session_id', i.id, 'user_id', auth.uid(), 'org_id', v_org)::text);
     PERFORM pg_notify(f.value, '') FROM agentapi.facts f WHERE f.name = 'signal_channel';
@@ -559,3 +569,22 @@ BEGIN
     END LOOP;
 END
 $$;
+
+
+-- What happened elsewhere is counted under its session's id, which other programs choose: it must be no id under which
+-- something is counted already. Ratings would go to that entry, whosever it is.
+CREATE FUNCTION agentapi.check_report_id() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+BEGIN
+    -- A turn that runs has no entry yet.
+    IF EXISTS (SELECT FROM agentapi.turns t WHERE t.id = NEW.session_id)
+       OR EXISTS (SELECT FROM agentapi.ledger l WHERE l.turn_id = NEW.session_id) THEN
+        RAISE unique_violation USING MESSAGE = 'id: this one is taken; leave it out, and one is made';
+    END IF;
+    RETURN NEW;
+END
+$function$;
+REVOKE ALL ON FUNCTION agentapi.check_report_id() FROM PUBLIC, anon, authenticated, service_role;
+CREATE TRIGGER check_report_id BEFORE INSERT ON agentapi.session_facts FOR EACH ROW
+    WHEN (NEW.recorded_at IS NOT NULL) EXECUTE FUNCTION agentapi.check_report_id();
