@@ -373,9 +373,10 @@ CREATE TRIGGER reserve_budgets BEFORE INSERT ON agentapi.turns FOR EACH ROW EXEC
 CREATE FUNCTION agentapi.known_nanos(t agentapi.turns) RETURNS bigint LANGUAGE sql IMMUTABLE AS
     $$ SELECT CASE WHEN t.asked_at IS NULL AND t.cost_usd IS NULL THEN 0 ELSE agentapi.nanos(t.cost_usd) END $$;
 
--- Changes the sums of slices, one after the other in the order of their budgets' ids, as everywhere: no deadlock. Returns
--- the state of the budget of which the least is left. A transaction that settles several turns, `p_whole`, has all slices
--- of a period from the first on, in their order.
+-- Changes the sums of slices, one after the other in the order of their budgets' ids, as everywhere, and returns the state
+-- of the budget of which the least is left. A transaction that settles several turns, `p_whole`, has all slices of a period
+-- from the first on, in their order; where their budgets differ, as of a user who is deleted while several agents answer,
+-- it can wait in a ring with the end of another turn, and one of the two is told to try again.
 CREATE FUNCTION agentapi.settle_periods(p_periods uuid[], p_spent bigint, p_released bigint, p_unpriced integer,
     p_whole boolean) RETURNS jsonb LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
 $function$
