@@ -71,18 +71,23 @@ from agentapi_mcp.cli.chat.prompts import PromptScreen
 from agentapi_mcp.cli.chat.screens import LineScreen
 configure_logs(None)
 screen = PromptScreen(pathlib.Path(sys.argv[1])) if sys.argv[2:] == ["prompt"] else LineScreen()
+heard = asyncio.Event()
+def hear():
+    logging.getLogger("a").warning("at_any_time")
+    heard.set()
 async def greet(): pass
 async def run(text, interrupted):
     answer = screen.answer()
     answer.add("one half ")
+    heard.clear()
     os.kill(os.getpid(), signal.SIGUSR1)
+    await heard.wait()
     await asyncio.get_running_loop().run_in_executor(None, logging.getLogger("a.thread").warning, "in_an_answer")
     answer.add("and the other half")
     answer.end()
     return text != "end"
 async def main():
-    log = logging.getLogger("a").warning
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: log("at_any_time"))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, hear)
     await converse(Conversation(None, ChatOptions(agent="droid"), screen, None), greet, run)
 asyncio.run(main())
 """
@@ -95,8 +100,8 @@ async def test_a_line_of_the_log_overwrites_neither_prompt_nor_answer(screen: st
         person.type("half a mess")
         place = person.until("mess")
         os.kill(person.process.pid, signal.SIGUSR1)
+        line = person.until("event=at_any_time", after=place)
         if screen == "prompt":
-            line = person.until("event=at_any_time", after=place)
             place = person.until("half a mess", after=line)  # the prompt stands below it, with what was typed
         person.type("age\r")
         place = person.until("one half and the other half", after=place)
