@@ -100,8 +100,8 @@ async def test_a_line_of_the_log_overwrites_neither_prompt_nor_answer(screen: st
         person.type("half a mess")
         place = person.until("mess")
         os.kill(person.process.pid, signal.SIGUSR1)
-        line = person.until("event=at_any_time", after=place)
         if screen == "prompt":
+            line = person.until("event=at_any_time", after=place)
             place = person.until("half a mess", after=line)  # the prompt stands below it, with what was typed
         person.type("age\r")
         place = person.until("one half and the other half", after=place)
