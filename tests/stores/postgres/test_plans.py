@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
+import pytest
 
 from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, TaskId, UserId
 from agentapi_mcp.core.conversations.models import AcceptedTurn, NewTask, Sent, TurnStatus
@@ -28,6 +29,7 @@ from agentapi_mcp.stores.postgres.turns import RECENT, PostgresTurns
 from tests.support.new_turns import ending, new_turn
 from tests.support.supabase import APP, Project
 
+pytestmark = pytest.mark.timeout(180)  # tens of thousands of rows are filled in
 GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys", "tasks", "session_facts", "turn_ratings"]
 AGENT = AgentId(UUID("5b6f4f0a-8b2e-4a9c-8d7e-6f11e0a1d4c3"))
 # Three hundred organisations of a user each with ten sessions, and one user with two thousand; five turns in each.

@@ -11,6 +11,7 @@ from tests.conftest import DatabaseUrls
 from tests.stores.postgres.test_seed_names import ANALYTICS, Outsiders
 from tests.stores.postgres.test_usage_plans import nodes
 
+pytestmark = pytest.mark.timeout(180)  # tens of thousands of rows are filled in
 USERS, SESSIONS = 100, 60
 OWN = SESSIONS * 10
 # A hundred members with sixty sessions of two turns each, in the last days; of the one who reads, ten times as many.
