@@ -89,10 +89,10 @@ async def test_who_asks_for_their_own_usage_reads_no_rows_of_others(
     finally:
         await owner.close()
     for by in (None, *UsageGroup):
-        await check(database, Principal(ann, org), by)
+        await check_plans(database, Principal(ann, org), by)
 
 
-async def check(database: Database, ann: Principal, by: UsageGroup | None) -> None:
+async def check_plans(database: Database, ann: Principal, by: UsageGroup | None) -> None:
     """Look at the plans of a member's usage, of an owner's own, and of the organisation's."""
     span = split(NOW - timedelta(days=DAYS), NOW, NOW)
     mine, most = DAYS * 3, PERSONS * DAYS * 3
