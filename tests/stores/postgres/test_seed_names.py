@@ -52,6 +52,10 @@ INTERACTION = "SELECT * FROM ai_interactions WHERE id = $1"
 LATEST = "SELECT * FROM recent_interactions WHERE user_id = auth.uid() LIMIT 10"
 VIEWS = ("ai_interactions", "recent_interactions", "ai_usage_stats", "agent_metrics")
 HOUR = datetime(2026, 11, 2, 10, tzinfo=UTC)
+# Before Postgres 16, whoever is in a role may become it.
+_MAY_BECOME: LiteralString = """
+SELECT pg_has_role($1, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)
+"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Outsiders:
         connection = await asyncpg.connect(self.login)
         try:
             async with connection.transaction():
-                if not await connection.fetchval("SELECT pg_has_role($1, 'SET')", role):
+                if not await connection.fetchval(_MAY_BECOME, role):
                     await connection.execute(f"GRANT {role} TO CURRENT_USER")
                 await connection.execute(f"SET LOCAL ROLE {role}")
                 claims = json.dumps({"sub": user and str(user), "role": role})
