@@ -36,7 +36,7 @@ INSERT INTO agentapi.usage_daily (org_id, day, person, agent, model, provider, i
     reported, reported_input_tokens, reported_output_tokens, reported_nanos)
 SELECT org_id, (at AT TIME ZONE 'UTC')::date, person, agent, model, provider, '', count(*), 0, 0, sum(input_tokens),
        sum(output_tokens), 0, 0, sum(cost_nanos), sum(latency_ms), array_fill(1, ARRAY[24]), max(at), 0, 0, 0, 0
-  FROM agentapi.ledger GROUP BY 1, 2, 3, 4, 5, 6
+  FROM agentapi.ledger WHERE agent LIKE 'agent-_' AND model = 'm' AND provider = 'p' GROUP BY 1, 2, 3, 4, 5, 6
 """
 
 
