@@ -14,7 +14,7 @@ from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.core.usage.models import UsageGroup
 from agentapi_mcp.core.usage.usage import split
-from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.usage import statement_of
 from tests.conftest import DatabaseUrls
 
@@ -62,11 +62,9 @@ def rows_read(plan: dict[str, Any], table: str | None = None) -> float:
 
 
 @pytest.mark.timeout(300)  # it fills 36,000 rows of the ledger, once for all groups
-async def test_who_asks_for_their_own_usage_reads_no_rows_of_others(
-    database: Database, database_urls: DatabaseUrls
-) -> None:
+async def test_who_asks_for_their_own_usage_reads_no_rows_of_others(own_database: DatabaseUrls) -> None:
     org, ann = OrgId(new_id()), UserId(new_id())
-    owner = await asyncpg.connect(database_urls.owner)
+    owner = await asyncpg.connect(own_database.owner)
     try:
         await owner.execute("INSERT INTO public.organizations (id, name) VALUES ($1, 'o')", org)
         await owner.execute("INSERT INTO public.profiles (id) VALUES ($1)", ann)
@@ -88,8 +86,9 @@ async def test_who_asks_for_their_own_usage_reads_no_rows_of_others(
                 await owner.execute("VACUUM agentapi.usage_daily")
     finally:
         await owner.close()
-    for by in (None, *UsageGroup):
-        await check_plans(database, Principal(ann, org), by)
+    async with open_database(RemoteServer(own_database.app), PoolOptions(max_size=1)) as database:
+        for by in (None, *UsageGroup):
+            await check_plans(database, Principal(ann, org), by)
 
 
 async def check_plans(database: Database, ann: Principal, by: UsageGroup | None) -> None:
