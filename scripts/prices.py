@@ -45,6 +45,7 @@ KEYS = dict(
 UNUSED = re.compile(r"(?:input|cache)_(?:audio|image|video).*|web_searches_kcount|storage_searches_kcount")
 # Vertex AI's compatible endpoint takes Google's models by these names alone.
 GOOGLES = re.compile(r"(?:gemini|gemma)-")
+DATED = re.compile(r"[-@]20\d\d-?\d\d-?\d\d$")
 LITELLMS_NAMES = {
     **dict.fromkeys(("gemini", "vertex_ai-language-models"), "google"),
     "xai": "x-ai",
@@ -67,9 +68,15 @@ def download(package: tuple[str, str, str], to: Path) -> Path:
     return next(to.glob(f"{name.replace('-', '_')}-*.whl"))
 
 
-def ids_of(model: Any, provider: Any) -> list[str]:  # noqa: ANN401  # of a package that is not installed
-    """List the exact ids of a model: its own and those of the list's rules, where the list finds this model by them."""
-    known = {model.id, *_texts(model.match)}
+def ids_of(model: Any, provider: Any, theirs: dict[str, list[Decimal]]) -> list[str]:  # noqa: ANN401  # of a package that is not installed
+    """List the exact ids of a model: its own and those of the list's rules, where the list finds this model by them.
+
+    An id with a date that a rule covers and does not name is one where litellm has it, at the same price.
+    """
+    now = model.get_prices(datetime.now(UTC))
+    costs = [_rate(price, 0) for price in (now.input_mtok, now.output_mtok)]
+    dated = {each for each, cost in theirs.items() if DATED.search(each) and [_text(one) for one in cost] == costs}
+    known = {model.id, *_texts(model.match), *dated}
     found = {each.lower() for each in known if provider.find_model(each) is model and each[-1].isalnum()}
     if provider.id == "google":
         found |= {f"google/{each}" for each in found if GOOGLES.match(each)}
@@ -139,13 +146,18 @@ def _rate(price: Any, start: int) -> str:  # noqa: ANN401  # as above
     found = getattr(price, "base", price)
     for tier in getattr(price, "tiers", ()):
         found = tier.price if tier.start <= start and start else found
-    return f"{Decimal(found).normalize():f}"
+    return _text(Decimal(found))
 
 
-def made(providers: Any, on: date) -> tuple[str, list[str]]:  # noqa: ANN401  # as above
+def _text(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"
+
+
+def made(providers: Any, theirs: dict[str, Any], on: date) -> tuple[str, list[str]]:  # noqa: ANN401  # as above
     """Return the list, and what was left out of it."""
     lines: list[tuple[str, ...]] = []
     left: list[str] = []
+    costs = costs_of(theirs)
     for provider in providers:
         if NOT_LISTED.fullmatch(provider.id):
             continue
@@ -154,7 +166,7 @@ def made(providers: Any, on: date) -> tuple[str, list[str]]:  # noqa: ANN401  # 
             rows = rows_of(model)
             if not rows:
                 left.append(f"{provider.id} {model.id}")
-            for name in ids_of(model, provider) if rows else ():
+            for name in ids_of(model, provider, costs.get(provider.id, {})) if rows else ():
                 if name in taken or any(sign in name for sign in ',"\n'):
                     sys.exit(f"{provider.id} has {name} twice, or with a sign that the list cannot hold")
                 taken[name] = model.id
@@ -168,21 +180,30 @@ def made(providers: Any, on: date) -> tuple[str, list[str]]:  # noqa: ANN401  # 
 def differences(text: str, theirs: dict[str, Any], now: datetime) -> tuple[int, list[str]]:
     """Compare the prices of a moment with litellm's: how many models both have, and where they differ."""
     ours, both, differ = parse_prices(text), 0, list[str]()
-    for key, facts in sorted(theirs.items()):
-        provider = LITELLMS_NAMES.get(facts.get("litellm_provider", ""), facts.get("litellm_provider", ""))
-        name = key.removeprefix(f"{facts.get('litellm_provider')}/").lower()
-        if facts.get("mode") != "chat" or (provider, name) not in ours.rows:
-            continue
-        found = ours.prices(provider, name, now)
-        costs = [facts.get("input_cost_per_token"), facts.get("output_cost_per_token")]
-        if found is None or None in costs:
-            continue
-        both += 1
-        pairs = list(zip((found.input, found.output), (Decimal(str(cost)) * 1_000_000 for cost in costs), strict=True))
-        if any(abs((one or 0) - other) > Decimal("1e-6") for one, other in pairs):
-            said = " and ".join(f"{one} (litellm: {other.normalize():f})" for one, other in pairs)
-            differ.append(f"{provider} {name}: {said}")
+    for provider, models in costs_of(theirs).items():
+        for name, costs in models.items():
+            if (found := ours.prices(provider, name, now)) is None:
+                continue
+            both += 1
+            pairs = list(zip((found.input, found.output), costs, strict=True))
+            if any(one != other for one, other in pairs):
+                said = " and ".join(f"{one} (litellm: {_text(other)})" for one, other in pairs)
+                differ.append(f"{provider} {name}: {said}")
     return both, differ
+
+
+def costs_of(theirs: dict[str, Any]) -> dict[str, dict[str, list[Decimal]]]:
+    """Return what a million tokens cost by litellm, for input and for output, by provider and exact id."""
+    found: dict[str, dict[str, list[Decimal]]] = {}
+    for key, facts in sorted(theirs.items()):
+        provider = facts.get("litellm_provider", "")
+        costs = [facts.get("input_cost_per_token"), facts.get("output_cost_per_token")]
+        if facts.get("mode") == "chat" and None not in costs:
+            # Theirs are floats by token: 3.0000000000000004e-07 is a price, too.
+            exact = [round(Decimal(str(cost)) * 1_000_000, 6) for cost in costs]
+            models = found.setdefault(LITELLMS_NAMES.get(provider, provider), {})
+            models[key.removeprefix(f"{provider}/").lower()] = exact
+    return found
 
 
 def main() -> None:
@@ -194,7 +215,7 @@ def main() -> None:
         with zipfile.ZipFile(download(LITELLM, folder)) as wheel:
             theirs = json.loads(wheel.read(LITELLMS_LIST))
         now = datetime.now(UTC)
-        text, left = made(providers, now.date())
+        text, left = made(providers, theirs, now.date())
         if faults := faults_of(text):
             sys.exit("\n".join(faults))
         FILE.write_text(text, encoding="utf-8")

@@ -29,7 +29,8 @@ def rates(input_price: Decimal | None, output_nanos: int | None) -> tuple[Expect
 # Ten cents for each turn.
 EXPENSE = Expense(rates=rates(Decimal(0), 10 * CENT))
 ORGANIZATION, MEMBER = BudgetKind(), BudgetKind(scope=BudgetScope.MEMBER)
-# Makes a period `$2` slices, and divides what is left of it at random: as turns that would wait for each other do.
+# Makes a period `$2` slices, and divides what is left of it at random: as turns that would wait for each other do. Where
+# nothing is left, they are refused, and nothing is divided.
 _DIVIDE: LiteralString = """
 INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts, slice, limit_nanos)
 SELECT p.budget_id, p.org_id, p.holder, p.starts, n, p.limit_nanos
@@ -45,9 +46,9 @@ WITH points AS (
            (SELECT b.limit_nanos FROM agentapi.budgets b WHERE b.id = $1) - sum(w.used) AS nanos
       FROM points w GROUP BY 1, 2, 3
 )
-UPDATE agentapi.budget_periods p SET share_nanos = w.used + greatest(div(l.nanos * w.weight, l.weights), 0),
+UPDATE agentapi.budget_periods p SET share_nanos = w.used + div(l.nanos * w.weight, l.weights),
        limit_nanos = (SELECT b.limit_nanos FROM agentapi.budgets b WHERE b.id = $1)
-  FROM points w JOIN left_of l USING (org_id, holder, starts) WHERE p.id = w.id
+  FROM points w JOIN left_of l USING (org_id, holder, starts) WHERE p.id = w.id AND l.nanos > 0
 """
 # What must be so at any time: the running turns hold what is reserved, and no hard limit is exceeded by that alone.
 _HELD: LiteralString = """

@@ -4,7 +4,6 @@ The list is read when a price is first asked for. A row is valid from one day un
 hours or at all; rows that differ in `above` alone are tiers by the input tokens of a request. `make prices` writes it.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,7 +24,6 @@ _OTHER_NAMES = {
     "bedrock": "aws",
     "xai": "x-ai",
 }
-_DATE = re.compile(r"[-@](20\d\d)-?(\d\d)-?(\d\d)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +45,8 @@ class PriceList:
         return int(window[0].rpartition(",")[2] or 0) or None if window else None
 
     def _find(self, provider: str, model_id: str) -> list[str]:
-        """Return the rows of a model: by its exact id, else by its id without a date at its end, else none."""
-        name, model = plain_provider(provider), model_id.lower()
-        name = _OTHER_NAMES.get(name, name)
-        return self.rows.get((name, model)) or self.rows.get((name, _undated(model))) or []
+        name = plain_provider(provider)
+        return self.rows.get((_OTHER_NAMES.get(name, name), model_id.lower()), [])
 
 
 def parse_prices(text: str) -> PriceList:
@@ -83,17 +79,6 @@ def prices_of(model: ModelRow, at: datetime) -> Prices:
 def context_window_of(model: ModelRow) -> int | None:
     """Return the context window of a model in tokens: by its row, else by the list."""
     return model.context_window or shipped_prices().context_window(model.provider, model.model_id)
-
-
-def _undated(model: str) -> str:
-    found = _DATE.search(model)
-    if found is None:
-        return model
-    try:
-        date(int(found[1]), int(found[2]), int(found[3]))
-    except ValueError:
-        return model
-    return model[: found.start()]
 
 
 def _at(rows: Iterable[str], at: datetime, prices: Prices) -> Prices | None:
