@@ -3,8 +3,12 @@
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+
+from chaos.timing import now
 
 _VARIABLE = "LIBFAKETIME"
 _DEBIAN = "/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"
@@ -44,6 +48,28 @@ def jumping() -> dict[str, str]:
 def clock_file(place: Path) -> Path:
     """Return the file that says how many seconds the clocks of a world are off."""
     return place / "clock"
+
+
+@dataclass(frozen=True)
+class JumpingClock:
+    """The clock of Postgres in the world of a place, which is put ahead again and again; it never goes back."""
+
+    place: Path
+    # From when on it is how many seconds ahead.
+    _jumps: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
+
+    def put_ahead(self, seconds: int) -> None:
+        """Let it jump. Whole seconds: what is written is what `real_time` counts with."""
+        self._jumps.append((now(), seconds))
+        clock_file(self.place).write_text(f"+{seconds}\n", encoding="utf-8")
+
+    def today(self) -> datetime:
+        """Return what it shows, in UTC."""
+        return datetime.fromtimestamp(now() + (self._jumps[-1][1] if self._jumps else 0), UTC)
+
+    def real_time(self, stamped: float) -> float:
+        """Return when it was by the harness's clock, of a time that Postgres stamped."""
+        return stamped - next((ahead for since, ahead in reversed(self._jumps) if since + ahead <= stamped), 0)
 
 
 def placed(env: Mapping[str, str], place: Path) -> dict[str, str]:

@@ -361,24 +361,18 @@ async def _kill_postgres(run: Run) -> None:
 
 
 async def _pass_midnight(run: Run) -> None:
-    today = datetime.fromtimestamp(_world_time(run), UTC)
+    today = run.world.clock.today()
     await _set_before(run, datetime.combine(today + timedelta(days=1), time(), UTC))
     run.count("midnight")
 
 
 async def _end_the_month(run: Run) -> None:
-    today = datetime.fromtimestamp(_world_time(run), UTC)
+    today = run.world.clock.today()
     await _set_before(run, datetime(today.year + today.month // 12, today.month % 12 + 1, 1, tzinfo=UTC))
     run.count("end of a month")
 
 
-def _world_time(run: Run) -> float:
-    return now() + float(clock_file(run.world.place).read_text(encoding="utf-8"))
-
-
 async def _set_before(run: Run, moment: datetime) -> None:
     """Set the clock of Postgres to a few seconds before a moment, and let them pass."""
-    offset = moment.timestamp() - 4 - now()
-    run.world.ahead.append((now(), offset))
-    clock_file(run.world.place).write_text(f"+{offset:.0f}\n", encoding="utf-8")
+    run.world.clock.put_ahead(round(moment.timestamp() - 4 - now()))
     await pause(8)

@@ -29,7 +29,7 @@ SetBudget = Callable[[OrgId, BudgetKind, int], Awaitable[None]]
 
 @asynccontextmanager
 async def operator(world: World) -> AsyncGenerator[tuple[Principal, SetBudget]]:
-    """Give whoever is the operator of a world, and how budgets are set to so many nano-dollars."""
+    """Give whoever is the operator of a world, and how budgets are set to so many nano-dollars, also of its plan."""
     async with open_database(RemoteServer(world.postgres.url(APP)), PoolOptions()) as database:
         store = PostgresBudgets(database)
         if world.people:
@@ -38,7 +38,9 @@ async def operator(world: World) -> AsyncGenerator[tuple[Principal, SetBudget]]:
             who = await PostgresProfiles(database).local_principal()
 
         async def set_(organization: OrgId, kind: BudgetKind, nanos: int) -> None:
-            await store.set_as_operator(who, organization, kind, Decimal(nanos) / NANOS)
+            if kind.plan is not None:
+                await store.set_plan(who, organization, kind.plan)
+            await store.set_as_operator(who, None if kind.plan else organization, kind, Decimal(nanos) / NANOS)
 
         yield who, set_
 
@@ -67,7 +69,7 @@ def hot_budget(turns: int, gap: float, *faults: Fault) -> Fault:
 
 
 async def limit_the_day(run: Run) -> None:
-    """Set budgets of all kinds to the organisations of a day, which are used up within it; the last one has room."""
+    """Set budgets of all kinds to the organisations of a day, which are used up within it; one's is of its plan."""
     assert run.load.habit.enough is not None
     share = run.load.habit.enough * _TURN // 15  # of an organisation between two midnights
     one, two, three, four, five = (
@@ -83,7 +85,7 @@ async def limit_the_day(run: Run) -> None:
         (three, BudgetKind(period=total, hard=False), share),
         (four, BudgetKind(scope=BudgetScope.AGENT, subject=AGENT, period=day), share // 2),
         (four, BudgetKind(scope=BudgetScope.MEMBER, period=day, hard=False), share // 20),
-        (five, BudgetKind(period=month), _WIDE),
+        (five, BudgetKind(scope=BudgetScope.MEMBER, period=day, plan="small"), share // 20),
         *((each, BudgetKind(period=total), _WIDE) for each in (one, two, four, five)),
     ]
     async with operator(run.world) as (_, set_):

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ import asyncpg
 import httpx2
 from chaos.balancer import Balancer
 from chaos.clients import open_http
-from chaos.clocks import clock_file, placed
+from chaos.clocks import JumpingClock, clock_file, placed
 from chaos.evidence import (
     INPUT_NANOS,
     OUTPUT_NANOS,
@@ -266,12 +267,11 @@ class World:
     residents: Residents | None = None
     people: Sequence[Person] = ()
     usage: list[UsageTold] = field(default_factory=list[UsageTold])
-    # From when on the clock of Postgres is how many seconds ahead; it only ever goes forward.
-    ahead: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
 
-    def real_time(self, stamped: float) -> float:
-        """Return when it was by the harness's clock, of a time that Postgres stamped."""
-        return stamped - next((off for since, off in reversed(self.ahead) if since + off <= stamped), 0.0)
+    @cached_property
+    def clock(self) -> JumpingClock:
+        """The clock of Postgres."""
+        return JumpingClock(self.place)
 
     @property
     def postgres(self) -> Postgres:
@@ -308,8 +308,9 @@ class World:
         )
 
     def _in_real_time(self, turn: Turn) -> Turn:
-        ended = None if turn.ended_at is None else self.real_time(turn.ended_at)
-        return replace(turn, created_at=self.real_time(turn.created_at), ended_at=ended) if self.ahead else turn
+        real_time = self.clock.real_time
+        ended = None if turn.ended_at is None else real_time(turn.ended_at)
+        return replace(turn, created_at=real_time(turn.created_at), ended_at=ended)
 
     def _said_by_residents(self) -> dict[str, str]:
         return {} if self.residents is None else {"resident": self.residents.said}

@@ -3,9 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
+from chaos.clocks import JumpingClock, clock_file
 from chaos.findings import Violation
 from chaos.results import HEADING, Result, kept, not_run, row
 from chaos.scenarios import ALL, BY_NAME, SHORT
+from chaos.timing import now
 
 _PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
@@ -61,3 +63,15 @@ def test_the_details_show_a_few_violations_of_each_name_and_what_was_refused() -
         refusals=Counter({"http: 502": 3}),
     )
     assert result.details() == [*(f"asked_twice {number}: twice" for number in range(5)), "refused 3 × http: 502"]
+
+
+def test_what_a_clock_that_jumped_has_stamped_is_told_in_real_time(tmp_path: Path) -> None:
+    clock, began = JumpingClock(tmp_path), now()
+    assert clock.real_time(began) == began
+    for ahead in (57_570, 2_735_879):
+        clock.put_ahead(ahead)
+        # As libfaketime reads it: the first thing that the clock has stamped is not taken for one from before the jump.
+        stamped = now() + float(clock_file(tmp_path).read_text(encoding="utf-8"))
+        assert began <= clock.real_time(stamped) <= now()
+        assert abs(clock.today().timestamp() - stamped) < 3_600
+    assert clock.real_time(began) == began

@@ -20,6 +20,7 @@ from agentapi_mcp.client import (
     Answer,
     BudgetExceededError,
     BudgetLeft,
+    BudgetState,
     ConnectionLostError,
     RefusedError,
     Turn,
@@ -256,7 +257,7 @@ async def test_what_a_message_may_cost_is_told_and_bounded(seed: Seed) -> None:
             await agents.chat("hello", **how)
         assert (over.value.needed_usd, over.value.max_cost_usd, over.value.budget) == (cost, None, left)
         estimate = await agents.estimate("hello", **how)
-        assert estimate.budget == left
+        assert estimate.budget == BudgetState(**left.model_dump())
         assert estimate.error is not None
         assert estimate.error.code == "budget_exceeded"
         assert estimate.text.endswith("The budget has no room for it: it would be refused. Nothing was asked.")
@@ -427,7 +428,7 @@ def _fields(annotation: object) -> object:
     """Return the types of the fields of a model, which may be None; a plain type stays as it is."""
     for each in (annotation, *get_args(annotation)):
         if isinstance(each, type) and issubclass(each, OutputModel):
-            return {name: field.annotation for name, field in each.model_fields.items()}
+            return {name: _fields(field.annotation) for name, field in each.model_fields.items()}
     return annotation
 
 

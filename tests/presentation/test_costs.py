@@ -12,13 +12,15 @@ import pytest
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.cli.chat.bills import Bills
 from agentapi_mcp.core.backends.events import StopReason, Usage
-from agentapi_mcp.core.budgets.models import BudgetState
+from agentapi_mcp.core.budgets.models import BudgetLeft, BudgetState, Estimate
 from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.presentation.budgets import describe_estimate
 from agentapi_mcp.presentation.costs import cost_json, read_cost
 from agentapi_mcp.presentation.models import TurnOut
-from agentapi_mcp.presentation.turns import describe_turn, turn_fields, turn_json
+from agentapi_mcp.presentation.turns import describe_turn, turn_fields, turn_json, warning_of
 from tests.support.records import filled, leaves, without_new
 
 BEGAN = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -153,3 +155,17 @@ def test_an_unknown_fault_is_published_as_internal() -> None:
 def test_the_line_says_how_many_older_messages_were_not_sent(dropped: int, said: str | None) -> None:
     parts = describe_turn(replace(TURN, history_dropped=dropped)).split(" · ")
     assert [part for part in parts if "older" in part] == ([] if said is None else [said])
+
+
+def test_a_soft_budget_that_is_used_up_is_a_warning_beside_what_is_left_of_another() -> None:
+    spent = BudgetLeft(scope="organization", period="month", hard=False, limit_usd=Decimal(1), left_usd=Decimal("-0.5"))
+    assert COST.budget is not None
+    turn = replace(TURN, bill=replace(COST, budget=replace(COST.budget, exceeded=spent)))
+    warning = "Your organisation's monthly budget ($1.00) is exceeded by $0.50; it does not renew."
+    assert warning_of(turn) == f"short. {warning}"
+    assert "$4.50 left of your daily budget" in describe_turn(turn)
+    bills = Bills()
+    bills.add(published(turn))
+    assert bills.summary()[-2:] == ["$4.50 left of your daily budget; it renews at 2026-07-02 00:00 UTC.", warning]
+    estimate = Estimate(cost_usd=Decimal(0), reserved_usd=Decimal(0), budget=turn.bill.budget, refused=False)
+    assert warning in describe_estimate(estimate, "droid", None)

@@ -44,6 +44,7 @@ async def test_administrators_set_budgets_and_nobody_is_asked_beyond_them(edge_h
             "limit_usd": 0.0,
             "left_usd": -cast("float", bill["cost_usd"]),
             "renews_at": soft["renews_at"],
+            "exceeded": None,
         }
         assert "(Warning: Your monthly budget ($0.00) is exceeded by $" in text_of(answered)
         assert "left of your monthly budget · session_id" in text_of(answered)

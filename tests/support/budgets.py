@@ -29,8 +29,8 @@ def rates(input_price: Decimal | None, output_nanos: int | None) -> tuple[Expect
 # Ten cents for each turn.
 EXPENSE = Expense(rates=rates(Decimal(0), 10 * CENT))
 ORGANIZATION, MEMBER = BudgetKind(), BudgetKind(scope=BudgetScope.MEMBER)
-# Makes a period `$2` slices, and divides what is left of it at random: as turns that would wait for each other do. Where
-# nothing is left, they are refused, and nothing is divided.
+# Makes a period `$2` slices, and divides what is left of it at random: as turns that would wait for each other do.
+# Where nothing is left, they are refused, and nothing is divided.
 _DIVIDE: LiteralString = """
 INSERT INTO agentapi.budget_periods (budget_id, org_id, holder, starts, slice, limit_nanos)
 SELECT p.budget_id, p.org_id, p.holder, p.starts, n, p.limit_nanos

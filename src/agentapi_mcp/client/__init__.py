@@ -3,7 +3,7 @@
 from agentapi_mcp.client.answers import Answer
 from agentapi_mcp.client.connections import AgentClient, connect
 from agentapi_mcp.client.errors import BudgetExceededError, ClientError, ConnectionLostError, RefusedError, TurnError
-from agentapi_mcp.client.turns import BudgetLeft, Estimate, Turn, Usage
+from agentapi_mcp.client.turns import BudgetLeft, BudgetState, Estimate, Turn, Usage
 from agentapi_mcp.presentation.models import AgentOut as Agent
 from agentapi_mcp.presentation.models import CancelOut as Cancelled
 from agentapi_mcp.presentation.models import ModelOut as Model
@@ -17,6 +17,7 @@ __all__ = [
     "Answer",
     "BudgetExceededError",
     "BudgetLeft",
+    "BudgetState",
     "Cancelled",
     "ClientError",
     "ConnectionLostError",

@@ -32,7 +32,7 @@ class Step(OutputModel):
 
 
 class BudgetLeft(OutputModel):
-    """What is left of a budget, in a bill of the tightest when the turn ended; `renews_at` is None where it never does.
+    """What is left of a budget; `renews_at` is None where it never does.
 
     It is less than nothing where turns cost more than they had reserved. Amounts are US dollars.
     """
@@ -43,6 +43,12 @@ class BudgetLeft(OutputModel):
     limit_usd: float
     left_usd: float
     renews_at: str | None
+
+
+class BudgetState(BudgetLeft):
+    """The tightest budget of a turn when it ended; `exceeded` is a soft one beside it that is used up."""
+
+    exceeded: BudgetLeft | None = None
 
 
 class Turn(OutputModel):
@@ -73,7 +79,7 @@ class Turn(OutputModel):
     time_to_first_token_ms: int | None
     model_used: str | None
     provider: str | None
-    budget: Unlisted[BudgetLeft | None] = None
+    budget: Unlisted[BudgetState | None] = None
     route: list[Step]
     estimated_cost_usd: Unlisted[float | None] = None
     history_dropped: int
@@ -97,5 +103,5 @@ class Estimate(OutputModel):
     backend: str
     model: str | None
     estimated_cost_usd: float | None
-    budget: BudgetLeft | None
+    budget: BudgetState | None
     error: FaultOut | None

@@ -77,11 +77,12 @@ def left_until(budget: BudgetState) -> str:
 
 def budget_warning(budget: BudgetState | None) -> str:
     """Warn of a soft budget that is used up; of a hard one the refusal says so."""
-    if budget is None or budget.hard or budget.left_usd > 0:
+    spent = None if budget is None else budget.exceeded or budget
+    if spent is None or spent.hard or spent.left_usd > 0:
         return ""
-    name = name_budget(budget.scope, budget.period)
-    over = f"exceeded by {dollars(-budget.left_usd)}" if budget.left_usd < 0 else "used up"
-    return f"{name[:1].upper()}{name[1:]} ({dollars(budget.limit_usd)}) is {over}; {when_renewed(budget.renews_at)}."
+    name = name_budget(spent.scope, spent.period)
+    over = f"exceeded by {dollars(-spent.left_usd)}" if spent.left_usd < 0 else "used up"
+    return f"{name[:1].upper()}{name[1:]} ({dollars(spent.limit_usd)}) is {over}; {when_renewed(spent.renews_at)}."
 
 
 def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> str:
@@ -94,7 +95,7 @@ def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> s
         else f"This message to {agent} may cost up to about {dollars(cost)}."
     ]
     if budget is not None:
-        parts.append(left_until(budget))
+        parts += [left_until(budget), "" if budget.exceeded is None else budget_warning(budget)]
     return sentences(*parts, refusal_of(estimate, most), "Nothing was asked.")
 
 

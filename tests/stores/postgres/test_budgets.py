@@ -1,8 +1,10 @@
 """Budgets: reserved where a turn begins, settled where it ends, whoever does either; never more than a hard limit."""
 
 import asyncio
+import json
 from dataclasses import replace
 from decimal import Decimal
+from itertools import permutations
 from uuid import UUID
 
 import asyncpg
@@ -189,6 +191,60 @@ async def test_the_tightest_budget_is_told(scene: BudgetScene) -> None:
     assert (ended.bill.budget.scope, ended.bill.budget.period, ended.bill.budget.left_usd) == (
         *("member", "day", Decimal("1.99")),
     )
+
+
+async def test_a_soft_budget_that_is_used_up_hides_no_other(scene: BudgetScene) -> None:
+    for hard, limit, period in ((True, "5", BudgetPeriod.TOTAL), (False, "0.02", BudgetPeriod.DAY)):
+        await scene.set(BudgetKind(hard=hard, period=period), limit)
+    await scene.set(BudgetKind(scope=BudgetScope.MEMBER, hard=False), "0")
+    ended = await scene.end(scene.ann, await scene.begin(scene.ann), 3 * CENT)
+    assert ended is not None
+    estimate = await PostgresTurns(scene.database).estimate(scene.ann, None, "guide", PaidBy(), EXPENSE)
+    for told in (ended.bill.budget, estimate.budget):
+        assert told is not None
+        assert (told.hard, told.period, told.left_usd) == (True, "total", Decimal("4.97"))
+        assert told.exceeded is not None
+        assert (told.exceeded.hard, told.exceeded.scope, told.exceeded.left_usd) == (False, "member", Decimal("-0.03"))
+    assert await PostgresTurns(scene.database).get(scene.ann, ended.id) == ended
+
+
+STATES = [
+    {"name": "wide", "hard": True, "left_usd": "5"},
+    {"name": "tight", "hard": True, "left_usd": "2"},
+    {"name": "negative", "hard": True, "left_usd": "-1"},
+    {"name": "refusing", "hard": True, "left_usd": "0.1", "refuses": True},
+    {"name": "soft", "hard": False, "left_usd": "1"},
+    {"name": "used up", "hard": False, "left_usd": "0"},
+    {"name": "exceeded", "hard": False, "left_usd": "-7"},
+]
+
+
+@pytest.mark.parametrize(
+    ("names", "told", "exceeded"),
+    [
+        ("wide tight", "tight", None),
+        ("wide tight soft", "soft", None),
+        ("wide negative refusing", "refusing", None),
+        ("wide exceeded soft", "soft", "exceeded"),
+        ("used_up exceeded", "exceeded", None),
+        ("tight used_up exceeded wide", "tight", "exceeded"),
+        ("refusing negative exceeded used_up", "refusing", "exceeded"),
+    ],
+)
+async def test_which_budget_is_told_does_not_depend_on_their_order(
+    database_urls: DatabaseUrls, names: str, told: str, exceeded: str | None
+) -> None:
+    states = [json.dumps(state) for state in STATES if str(state["name"]).replace(" ", "_") in names.split()]
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        for order in permutations(states):
+            said: str | None = None
+            for state in order:
+                said = await owner.fetchval("SELECT agentapi.tighter_budget($1::jsonb, $2::jsonb)::text", said, state)
+            fields = json.loads(said or "")
+            assert (fields["name"], fields.get("exceeded", {}).get("name")) == (told, exceeded)
+    finally:
+        await owner.close()
 
 
 # --- how turns end

@@ -70,8 +70,8 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetState:
-    """What was left of the tightest budget of a turn, in its bill."""
+class BudgetLeft:
+    """What is left of a budget."""
 
     scope: str = ""
     period: str = ""
@@ -79,6 +79,16 @@ class BudgetState:
     limit_usd: Decimal = Decimal(0)
     left_usd: Decimal = Decimal(0)
     renews_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState(BudgetLeft):
+    """What was left of the tightest budget of a turn, in its bill.
+
+    A soft one that is used up is the tightest where there is no other; beside another it is `exceeded`.
+    """
+
+    exceeded: BudgetLeft | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from agentapi_mcp.core.budgets.models import (
     NANOS,
     Budget,
     BudgetKind,
+    BudgetLeft,
     BudgetPeriod,
     BudgetScope,
     BudgetState,
@@ -217,8 +218,6 @@ def expense_claim(expense: Expense) -> dict[str, object]:
         claim["lender"] = expense.lender
     if expense.most_nanos is not None:
         claim["most_nanos"] = expense.most_nanos
-    if expense.lender is not None:
-        claim["lender"] = expense.lender
     return claim
 
 
@@ -232,7 +231,7 @@ def budget_refusal(error: BaseException | None, expense: Expense) -> BudgetExcee
     if "most_usd" in over:
         most = Decimal(over["most_usd"])
         return BudgetExceededError(_beyond(most, needed), {**details, "max_cost_usd": float(most), "budget": None})
-    state, running = read_state(over), Decimal(over["running_usd"])
+    state, running = from_json(BudgetLeft, over), Decimal(over["running_usd"])
     held = f", {dollars(running)} of it is reserved for turns that run" if running else ""
     whose = "the operator of this server" if over["by_operator"] else "an administrator of your organisation"
     name = name_budget(state.scope, state.period)
@@ -251,7 +250,7 @@ def budget_refusal(error: BaseException | None, expense: Expense) -> BudgetExcee
     )
 
 
-def _way_out(state: BudgetState, running: Decimal, *, is_known: bool) -> str:
+def _way_out(state: BudgetLeft, running: Decimal, *, is_known: bool) -> str:
     if state.left_usd <= 0 and not running:
         return "It is used up: choose what costs nothing"
     if is_known:

@@ -212,6 +212,31 @@ LANGUAGE sql IMMUTABLE AS
     $$ SELECT jsonb_build_object('scope', b.scope, 'subject', b.subject, 'plan', b.plan, 'period', b.period, 'hard', b.hard,
                                  'limit_usd', agentapi.dollars(b.limit_nanos), 'left_usd', agentapi.dollars(p_left),
                                  'renews_at', agentapi.period_end(b.period, p_starts), 'by_operator', b.by_operator) $$;
+-- Which of two states is told: that of a budget that `refuses`, else of the one of which less is left. A soft one that is
+-- used up yields to any other, which has it as `exceeded`: what is left of a hard one says when turns will be refused.
+CREATE FUNCTION agentapi.tighter_budget(p_told jsonb, p_next jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp AS
+$function$
+DECLARE
+    v_told_left CONSTANT numeric := p_told ->> 'left_usd';
+    v_next_left CONSTANT numeric := p_next ->> 'left_usd';
+    v_is_told_over CONSTANT boolean := v_told_left <= 0 AND NOT (p_told ->> 'hard')::boolean;
+    v_is_next_over CONSTANT boolean := v_next_left <= 0 AND NOT (p_next ->> 'hard')::boolean;
+BEGIN
+    IF p_told IS NULL OR v_is_told_over AND v_is_next_over AND v_next_left < v_told_left THEN
+        RETURN p_next;
+    ELSIF v_is_told_over AND v_is_next_over THEN
+        RETURN p_told;
+    ELSIF v_is_next_over THEN
+        RETURN p_told || jsonb_build_object('exceeded', agentapi.tighter_budget(p_told -> 'exceeded', p_next));
+    ELSIF v_is_told_over THEN
+        RETURN p_next || jsonb_build_object('exceeded', p_told);
+    ELSIF coalesce((p_next ->> 'refuses')::boolean, false) <> coalesce((p_told ->> 'refuses')::boolean, false) THEN
+        RETURN CASE WHEN (p_next ->> 'refuses')::boolean THEN p_told || p_next ELSE p_told END;
+    END IF;
+    RETURN CASE WHEN v_next_left < v_told_left THEN p_told || p_next ELSE p_told END;
+END
+$function$;
 
 -- A slice that no other transaction has locked, with room for an amount, which is locked from here on; null where there
 -- is none. What a turn has cost beyond its slice is not in the other slices' shares yet: so none of them has room then.
@@ -374,7 +399,7 @@ CREATE FUNCTION agentapi.known_nanos(t agentapi.turns) RETURNS bigint LANGUAGE s
     $$ SELECT CASE WHEN t.asked_at IS NULL AND t.cost_usd IS NULL THEN 0 ELSE agentapi.nanos(t.cost_usd) END $$;
 
 -- Changes the sums of slices, one after the other in the order of their budgets' ids, as everywhere, and returns the state
--- of the budget of which the least is left. A transaction that settles several turns, `p_whole`, has all slices of a period
+-- of the tightest budget. A transaction that settles several turns, `p_whole`, has all slices of a period
 -- from the first on, in their order; where their budgets differ, as of a user who is deleted while several agents answer,
 -- it can wait in a ring with the end of another turn, and one of the two is told to try again.
 CREATE FUNCTION agentapi.settle_periods(p_periods uuid[], p_spent bigint, p_released bigint, p_unpriced integer,
@@ -384,7 +409,6 @@ DECLARE
     v_id uuid;
     v_tightest jsonb;
     v_left bigint;
-    v_least bigint;
     p agentapi.budget_periods;
     b agentapi.budgets;
 BEGIN
@@ -406,10 +430,7 @@ BEGIN
         CONTINUE WHEN NOT FOUND;
         SELECT * INTO b FROM agentapi.budgets k WHERE k.id = p.budget_id;
         v_left := b.limit_nanos - agentapi.used_nanos(b.id, p.org_id, p.holder, p.starts);
-        IF v_least IS NULL OR v_left < v_least THEN
-            v_least := v_left;
-            v_tightest := agentapi.budget_state(b, p.starts, v_least);
-        END IF;
+        v_tightest := agentapi.tighter_budget(v_tightest, agentapi.budget_state(b, p.starts, v_left));
     END LOOP;
     RETURN v_tightest;
 END
@@ -528,8 +549,8 @@ DECLARE
     v_person CONSTANT uuid := (SELECT p.person FROM agentapi.people p WHERE p.user_id = p_user);
     v_starts date;
     v_left bigint;
-    v_least bigint;
     v_refuses boolean;
+    v_told jsonb;
     b agentapi.budgets;
 BEGIN
     estimate_nanos := agentapi.estimated_nanos(p_reserve, p_session, NULL);
@@ -541,18 +562,18 @@ BEGIN
         v_left := b.limit_nanos - agentapi.used_nanos(
             b.id, p_org, CASE b.scope WHEN 'member' THEN v_person ELSE p_org END, v_starts);
         v_refuses := b.hard AND reserve_nanos > 0 AND reserve_nanos > v_left;
-        IF v_least IS NULL OR v_refuses AND NOT refused OR v_refuses = refused AND v_left < v_least THEN
-            v_least := v_left;
-            budget := agentapi.budget_state(b, v_starts, v_left);
-        END IF;
+        v_told := agentapi.tighter_budget(
+            v_told, agentapi.budget_state(b, v_starts, v_left) || jsonb_build_object('refuses', v_refuses));
         refused := refused OR v_refuses;
     END LOOP;
+    budget := v_told;
 END
 $function$;
 
 REVOKE ALL ON FUNCTION agentapi.own_plans(), agentapi.period_start(text, timestamptz), agentapi.period_end(text, date),
     agentapi.dollars(bigint), agentapi.estimated_nanos(jsonb, uuid, uuid), agentapi.amount_to_reserve(jsonb, bigint),
     agentapi.budgets_of(uuid, uuid, text[], uuid), agentapi.budget_state(agentapi.budgets, date, bigint),
+    agentapi.tighter_budget(jsonb, jsonb),
     agentapi.used_nanos(uuid, uuid, uuid, date), agentapi.remove_periods(),
     agentapi.free_slice(agentapi.budgets, uuid, uuid, date, bigint),
     agentapi.awaited_slice(agentapi.budgets, uuid, uuid, date, bigint), agentapi.reserve_budgets(),
