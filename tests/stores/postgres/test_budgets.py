@@ -193,6 +193,14 @@ async def test_the_tightest_budget_is_told(scene: BudgetScene) -> None:
     )
 
 
+async def test_what_is_left_of_much_is_told_to_the_nano_dollar(scene: BudgetScene) -> None:
+    await scene.set(ORGANIZATION, "999999999.999999999")
+    ended = await scene.end(scene.ann, await scene.begin(scene.ann), 7)
+    assert ended is not None
+    assert ended.bill.budget is not None
+    assert ended.bill.budget.left_usd == Decimal("999999999.999999992")
+
+
 async def test_a_soft_budget_that_is_used_up_hides_no_other(scene: BudgetScene) -> None:
     for hard, limit, period in ((True, "5", BudgetPeriod.TOTAL), (False, "0.02", BudgetPeriod.DAY)):
         await scene.set(BudgetKind(hard=hard, period=period), limit)

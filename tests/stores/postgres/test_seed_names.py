@@ -511,6 +511,29 @@ async def test_sums_by_day_need_no_job(scene: Scene, out: Outsiders) -> None:
     assert await out.read(scene.ann.user_id, "SELECT * FROM ai_usage_stats") == before
 
 
+async def test_what_users_report_has_no_bound_together(
+    scene: Scene, out: Outsiders, database_urls: DatabaseUrls
+) -> None:
+    said = "INSERT INTO ai_interactions (title, agent_id, total_cost, input_tokens) VALUES ('t', $1, 1000000, 1)"
+    async with out.be(scene.ann.user_id) as connection:
+        await connection.execute(said, scene.agent)
+    owner = await asyncpg.connect(database_urls.owner)
+    try:  # as ten thousand of them, for which a test has no time
+        await owner.execute(
+            "UPDATE agentapi.usage_daily SET reported_nanos = 9223372036854775807 WHERE org_id = $1", scene.ann.org_id
+        )
+    finally:
+        await owner.close()
+    for who in (scene.ann, scene.abe):
+        async with out.be(who.user_id) as connection:
+            await connection.execute(said, scene.agent)
+    [own] = await out.read(scene.ann.user_id, "SELECT total_cost FROM ai_usage_stats")
+    [all_] = await out.read(scene.chief.user_id, "SELECT * FROM get_agent_usage_summary($1)", scene.agent)
+    assert (own["total_cost"], all_["total_cost"]) == (
+        *(Decimal("9224372036.854775807"), Decimal("9225372036.854775807")),
+    )
+
+
 @pytest.mark.parametrize("days", [0, -1, 3661, None])
 async def test_a_summary_is_asked_for_some_days(scene: Scene, out: Outsiders, days: int | None) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match="from 1 to 3660"):

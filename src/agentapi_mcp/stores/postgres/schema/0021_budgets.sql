@@ -124,7 +124,7 @@ CREATE FUNCTION agentapi.period_end(p_period text, p_starts date) RETURNS text L
     $$ SELECT CASE p_period WHEN 'day' THEN to_char(p_starts + 1, 'YYYY-MM-DD"T00:00:00Z"')
                             WHEN 'month' THEN to_char(p_starts + interval '1 month', 'YYYY-MM-DD"T00:00:00Z"') END $$;
 CREATE FUNCTION agentapi.dollars(nanos bigint) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
-    $$ SELECT trim_scale(nanos::numeric / 1000000000)::text $$;
+    $$ SELECT trim_scale(nanos::numeric * 0.000000001)::text $$;
 
 -- What a turn is expected to cost at most, null where that is not known. The claim agentapi_reserve has
 -- rates   [above, input_price, output_nanos] by ascending `above`: with more input tokens than that, a million of them

@@ -26,7 +26,9 @@ CREATE FUNCTION agentapi.latencies_of(histogram integer[]) RETURNS numeric
       FROM unnest(histogram) WITH ORDINALITY AS b (turns, bucket) WHERE b.turns <> 0
 $$;
 REVOKE ALL ON FUNCTION agentapi.latencies_of(integer[]) FROM PUBLIC, anon, authenticated, service_role;
+-- What users report has no bound together.
 ALTER TABLE agentapi.usage_daily
+    ALTER COLUMN reported_nanos TYPE numeric,
     ADD COLUMN latencies numeric NOT NULL GENERATED ALWAYS AS (agentapi.latencies_of(latency)) STORED;
 
 
@@ -55,7 +57,7 @@ CREATE TABLE agentapi.usage_daily_of_organizations (
     reported bigint NOT NULL,
     reported_input_tokens bigint NOT NULL,
     reported_output_tokens bigint NOT NULL,
-    reported_nanos bigint NOT NULL,
+    reported_nanos numeric NOT NULL,
     last_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 CREATE INDEX usage_daily_of_organizations_key ON agentapi.usage_daily_of_organizations
@@ -78,7 +80,7 @@ CREATE TABLE agentapi.usage_daily_of_persons (
     reported bigint NOT NULL,
     reported_input_tokens bigint NOT NULL,
     reported_output_tokens bigint NOT NULL,
-    reported_nanos bigint NOT NULL,
+    reported_nanos numeric NOT NULL,
     last_at timestamptz NOT NULL
 ) WITH (fillfactor = 80);
 CREATE INDEX usage_daily_of_persons_key ON agentapi.usage_daily_of_persons (org_id, day, person);
@@ -219,6 +221,6 @@ CREATE OR REPLACE FUNCTION agentapi.organization_numbers(OUT members bigint, OUT
            (SELECT coalesce(jsonb_object_agg(outcome, n) FILTER (WHERE n > 0), '{}') FROM recent),
            (SELECT coalesce(sum(input_tokens), 0) FROM recent)::bigint,
            (SELECT coalesce(sum(output_tokens), 0) FROM recent)::bigint,
-           (SELECT sum(cost_nanos) / 1000000000 FROM recent)
+           (SELECT sum(cost_nanos) * 0.000000001 FROM recent)
       FROM org
 $$;

@@ -145,12 +145,12 @@ SELECT left(encode(sha256(uuid_send(d.person) || convert_to(d.day::text, 'UTF8')
                AND l.at < (d.day + 1)::timestamp AT TIME ZONE 'UTC' AND l.kind <> 'correction' GROUP BY 1) AS u)
            AS vendor_usage,
        CASE WHEN d.reported = 0 AND d.unpriced >= d.turns AND d.cost_nanos = 0 THEN NULL
-            ELSE trim_scale((d.cost_nanos + d.reported_nanos) / 1000000000) END AS total_cost,
+            ELSE trim_scale((d.cost_nanos + d.reported_nanos) * 0.000000001) END AS total_cost,
        (d.input_tokens + d.reported_input_tokens)::bigint AS total_input_tokens,
        (d.output_tokens + d.reported_output_tokens)::bigint AS total_output_tokens,
        (d.rating_sum / nullif(d.ratings, 0)::real)::real AS avg_satisfaction,
        (d.usefulness_sum / nullif(d.usefulness_ratings, 0)::real)::real AS avg_usefulness,
-       trim_scale(d.cost_nanos / 1000000000) AS billed_cost, trim_scale(d.reported_nanos / 1000000000) AS reported_cost,
+       trim_scale(d.cost_nanos * 0.000000001) AS billed_cost, trim_scale(d.reported_nanos * 0.000000001) AS reported_cost,
        d.turns::integer AS turns, d.unpriced::integer AS unpriced
   FROM (SELECT u.person, u.day, count(DISTINCT u.agent) AS agents, sum(u.turns) AS turns, sum(u.unpriced) AS unpriced,
                sum(u.reported) AS reported, sum(u.input_tokens) AS input_tokens, sum(u.output_tokens) AS output_tokens,
@@ -196,7 +196,7 @@ SELECT left(encode(sha256(uuid_send(d.org_id) || convert_to(concat_ws('/', d.day
        ('turns', d.turns::numeric, 'count'),
        ('success_rate', round(100 * (d.turns - d.errors)::numeric / d.turns, 4), 'percent'),
        ('response_time', round(d.latency_ms / d.turns, 4), 'ms'),
-       ('cost', CASE WHEN d.unpriced < d.turns OR d.cost_nanos <> 0 THEN trim_scale(d.cost_nanos / 1000000000) END, 'usd'),
+       ('cost', CASE WHEN d.unpriced < d.turns OR d.cost_nanos <> 0 THEN trim_scale(d.cost_nanos * 0.000000001) END, 'usd'),
        ('input_tokens', d.input_tokens, 'count'), ('output_tokens', d.output_tokens, 'count'),
        ('satisfaction', round(d.rating_sum::numeric / nullif(d.ratings, 0), 4), 'rating')) AS m (metric_type, value, unit)
  WHERE d.turns > 0 AND m.value IS NOT NULL;
@@ -513,7 +513,7 @@ BEGIN
            coalesce(sum(u.turns), 0)::bigint, coalesce(sum(u.input_tokens + u.reported_input_tokens), 0)::bigint,
            coalesce(sum(u.output_tokens + u.reported_output_tokens), 0)::bigint,
            CASE WHEN sum(u.reported) > 0 OR sum(u.unpriced) < sum(u.turns) OR sum(u.cost_nanos) <> 0
-                THEN trim_scale(sum(u.cost_nanos + u.reported_nanos) / 1000000000)
+                THEN trim_scale(sum(u.cost_nanos + u.reported_nanos) * 0.000000001)
                 WHEN count(*) = 0 THEN 0 END,
            coalesce(sum(u.unpriced), 0)::bigint,
            round(100 * (sum(u.turns) - sum(u.errors))::numeric / nullif(sum(u.turns), 0), 4),
