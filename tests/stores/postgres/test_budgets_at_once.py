@@ -2,16 +2,25 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import LiteralString
+from uuid import UUID
 
+import asyncpg
 import pytest
 
-from agentapi_mcp.core.budgets.models import BudgetKind, BudgetPeriod
+from agentapi_mcp.core.budgets.models import BudgetKind, BudgetPeriod, BudgetScope
 from agentapi_mcp.core.conversations.models import SettlingRule, Turn
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
-from tests.support.budgets import CENT, MEMBER, ORGANIZATION, OWNER, BudgetScene, budget_scene
+from tests.conftest import DatabaseUrls
+from tests.support.budgets import CENT, EXPENSE, MEMBER, ORGANIZATION, OWNER, BudgetScene, budget_scene
 
 TURNS = 12
+WAITING: LiteralString = """
+SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND pg_blocking_pids(a.pid) <> '{}'
+"""
 
 
 @pytest.fixture
@@ -50,3 +59,33 @@ async def test_who_ever_else_ends_a_turn_at_the_same_time_it_is_settled_once(
                 group.create_task(one(scene, turn))
     for budget in budgets:
         assert await scene.sums(budget) == [(TURNS * CENT, 0, 0)]
+
+
+@pytest.mark.parametrize("is_last_first", [False, True])
+async def test_a_user_whose_turns_have_other_budgets_is_deleted_without_a_ring_of_waits(
+    scene: BudgetScene, database_urls: DatabaseUrls, *, is_last_first: bool
+) -> None:
+    """Another turn counts in the budgets of both of the user's: its end and the deletion lock them in one order."""
+    agents = {await scene.set(BudgetKind(scope=BudgetScope.AGENT, subject=name), "1"): name for name in ("one", "two")}
+    first, last = sorted(agents)
+
+    async def begin(who: Principal, budget: UUID) -> Turn:
+        return await scene.begin(who, replace(EXPENSE, lender=agents[budget]))
+
+    order = (last, first) if is_last_first else (first, last)
+    anns, *_ = [await begin(scene.ann, budget) for budget in order]
+    both = await scene.begin(scene.abe, replace(EXPENSE, lender=agents[last]), agent=agents[first])
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        async with asyncio.TaskGroup() as group, owner.transaction():
+            # Whoever comes next waits here for its first budget, one behind the other.
+            await owner.execute("SELECT FROM agentapi.budget_periods WHERE budget_id = $1 FOR UPDATE", first)
+            steps = (scene.end(scene.abe, both, CENT), delete_user(scene, anns))
+            for number, step in enumerate(steps, start=1):
+                group.create_task(step)
+                while len(await scene.read(WAITING)) < number:
+                    pass
+    finally:
+        await owner.close()
+    for budget in agents:
+        assert await scene.sums(budget) == [(11 * CENT, 0, 1)]

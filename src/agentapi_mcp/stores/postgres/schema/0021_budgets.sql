@@ -399,9 +399,8 @@ CREATE FUNCTION agentapi.known_nanos(t agentapi.turns) RETURNS bigint LANGUAGE s
     $$ SELECT CASE WHEN t.asked_at IS NULL AND t.cost_usd IS NULL THEN 0 ELSE agentapi.nanos(t.cost_usd) END $$;
 
 -- Changes the sums of slices, one after the other in the order of their budgets' ids, as everywhere, and returns the state
--- of the tightest budget. A transaction that settles several turns, `p_whole`, has all slices of a period
--- from the first on, in their order; where their budgets differ, as of a user who is deleted while several agents answer,
--- it can wait in a ring with the end of another turn, and one of the two is told to try again.
+-- of the tightest budget. A transaction that settles several turns, `p_whole`, has all slices of a period from the first
+-- on, in their order.
 CREATE FUNCTION agentapi.settle_periods(p_periods uuid[], p_spent bigint, p_released bigint, p_unpriced integer,
     p_whole boolean) RETURNS jsonb LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS
 $function$
@@ -480,6 +479,29 @@ CREATE TRIGGER settle_budgets BEFORE UPDATE ON agentapi.turns FOR EACH ROW
 CREATE TRIGGER account_deleted_budgets AFTER DELETE ON agentapi.turns FOR EACH ROW
     WHEN (OLD.budget_periods <> '{}' AND OLD.status IN ('running', 'input_required'))
     EXECUTE FUNCTION agentapi.settle_budgets();
+
+-- With their user, turns of several agents are deleted, whose budgets differ: before the first of them is, all of what they
+-- hold is locked in the order of whoever ends one of them, the turns first. Else both could wait for each other.
+CREATE FUNCTION agentapi.lock_budgets() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$function$
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.profiles p WHERE p.id = OLD.user_id) THEN
+        PERFORM FROM agentapi.turns t WHERE t.user_id = OLD.user_id AND t.status IN ('running', 'input_required')
+          ORDER BY t.id FOR UPDATE;
+        PERFORM FROM agentapi.budget_periods o
+          WHERE (o.budget_id, o.org_id, o.holder, o.starts) IN (
+                    SELECT p.budget_id, p.org_id, p.holder, p.starts
+                      FROM agentapi.turns t JOIN agentapi.budget_periods p ON p.id = ANY (t.budget_periods)
+                     WHERE t.user_id = OLD.user_id AND t.status IN ('running', 'input_required'))
+          ORDER BY o.budget_id, o.org_id, o.holder, o.starts, o.slice FOR UPDATE;
+    END IF;
+    RETURN OLD;
+END
+$function$;
+CREATE TRIGGER lock_budgets BEFORE DELETE ON agentapi.turns FOR EACH ROW
+    WHEN (OLD.budget_periods <> '{}' AND OLD.status IN ('running', 'input_required'))
+    EXECUTE FUNCTION agentapi.lock_budgets();
 
 -- The late bill of a turn that was deleted while it ran, which corrects its entry.
 CREATE FUNCTION agentapi.settle_late_bill() RETURNS trigger
@@ -578,7 +600,7 @@ REVOKE ALL ON FUNCTION agentapi.own_plans(), agentapi.period_start(text, timesta
     agentapi.free_slice(agentapi.budgets, uuid, uuid, date, bigint),
     agentapi.awaited_slice(agentapi.budgets, uuid, uuid, date, bigint), agentapi.reserve_budgets(),
     agentapi.known_nanos(agentapi.turns), agentapi.settle_periods(uuid[], bigint, bigint, integer, boolean),
-    agentapi.settle_budgets(), agentapi.settle_late_bill(),
+    agentapi.settle_budgets(), agentapi.lock_budgets(), agentapi.settle_late_bill(),
     agentapi.end_turn_2(text, jsonb, text, jsonb), agentapi.estimate_turn_1(text, uuid, text, uuid),
     agentapi.expected_costs(jsonb, uuid, uuid, uuid, text, uuid) FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION agentapi.own_plans() TO authenticated;
