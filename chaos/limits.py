@@ -69,7 +69,7 @@ def hot_budget(turns: int, gap: float, *faults: Fault) -> Fault:
 
 
 async def limit_the_day(run: Run) -> None:
-    """Set budgets of all kinds to the organisations of a day, which are used up within it; one's is of its plan."""
+    """Set budgets of all kinds to the organisations of a day, which are used up within it; the last one has room."""
     assert run.load.habit.enough is not None
     share = run.load.habit.enough * _TURN // 15  # of an organisation between two midnights
     one, two, three, four, five = (
@@ -85,7 +85,8 @@ async def limit_the_day(run: Run) -> None:
         (three, BudgetKind(period=total, hard=False), share),
         (four, BudgetKind(scope=BudgetScope.AGENT, subject=AGENT, period=day), share // 2),
         (four, BudgetKind(scope=BudgetScope.MEMBER, period=day, hard=False), share // 20),
-        (five, BudgetKind(scope=BudgetScope.MEMBER, period=day, plan="small"), share // 20),
+        (five, BudgetKind(period=month), _WIDE),
+        (five, BudgetKind(scope=BudgetScope.MEMBER, period=day, hard=False, plan="small"), share // 20),
         *((each, BudgetKind(period=total), _WIDE) for each in (one, two, four, five)),
     ]
     async with operator(run.world) as (_, set_):
