@@ -42,8 +42,8 @@ from tests.support.databases import DatabaseUrls
 DAY = datetime.fromtimestamp(SENT, UTC).date().isoformat()
 LACKS = (
     "Your organisation's daily budget ($1.00) has $0.09 left, $0.20 of it is reserved for turns that run, and this "
-    "message may cost $0.10; it renews at 2027-01-16 00:00 UTC. Lower max_tokens, choose a cheaper model, or ask the "
-    "operator of this server for more. Nothing was asked."
+    "message may cost $0.10; it renews at 2027-01-16 00:00 UTC. Lower max_tokens, choose a cheaper model, or have it "
+    "raised by the operator of this server (`agentapi-mcp budgets set`). Nothing was asked."
 )
 
 

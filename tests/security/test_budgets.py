@@ -56,7 +56,7 @@ async def test_administrators_set_budgets_and_nobody_is_asked_beyond_them(edge_h
         refused = await call(ann, "chat", agent="droid", message="again [[echo]]")
         assert refused.is_error
         assert "Your organisation's daily budget ($0.000001) has $0.000001 left, and this" in text_of(refused)
-        assert "an administrator of your organisation for more. Nothing was asked." in text_of(refused)
+        assert "raised by an administrator of your organisation (`set_budget`). Nothing was asked." in text_of(refused)
         assert len(asked_of(here.peer)) == asked
         # What costs nothing exceeds nothing.
         assert fields_of(await call(ann, "chat", agent="guide", message="hello"))["status"] == "completed"

@@ -67,7 +67,7 @@ async def test_what_lacks_is_refused_with_what_is_left_and_when_it_renews(scene:
     assert str(caught.value) == (
         "Your organisation's daily budget ($0.25) has $0.05 left, $0.20 of it is reserved for turns that run, and this "
         f"message may cost $0.10; it renews at {row['day']} 00:00 UTC. Lower max_tokens, choose a cheaper model, or "
-        "ask the operator of this server for more. Nothing was asked."
+        "have it raised by the operator of this server (`agentapi-mcp budgets set`). Nothing was asked."
     )
     assert isinstance(caught.value, LimitExceededError)
     assert caught.value.details == {
@@ -98,8 +98,8 @@ async def test_a_refusal_does_not_call_what_is_reserved_the_cost(scene: BudgetSc
         await scene.begin(scene.ann, unknown)
     assert str(caught.value) == (
         "Your organisation's budget ($0.05) has $0.05 left, and this message of unknown cost reserves $0.10; it does "
-        "not renew. Pass max_tokens if the model has a price, choose a model with one, or ask the operator of this "
-        "server for more. Nothing was asked."
+        "not renew. Pass max_tokens if the model has a price, choose a model with one, or have it raised by "
+        "the operator of this server (`agentapi-mcp budgets set`). Nothing was asked."
     )
     assert caught.value.details["needed_usd"] is None
 
@@ -107,11 +107,11 @@ async def test_a_refusal_does_not_call_what_is_reserved_the_cost(scene: BudgetSc
 async def test_a_refusal_of_what_is_used_up_advises_nothing_that_is_of_no_use(scene: BudgetScene) -> None:
     await scene.set(ORGANIZATION, "0.1")
     turn = await scene.begin(scene.ann)
-    with pytest.raises(BudgetExceededError, match=r"Lower max_tokens, choose a cheaper model, or ask"):
+    with pytest.raises(BudgetExceededError, match=r"Lower max_tokens, choose a cheaper model, or have"):
         await scene.begin(scene.ann)
     await scene.end(scene.ann, turn, 11 * CENT)
     with pytest.raises(
-        BudgetExceededError, match=r"has -\$0\.01 left.* It is used up: choose what costs nothing, or ask"
+        BudgetExceededError, match=r"has -\$0\.01 left.* It is used up: choose what costs nothing, or have"
     ):
         await scene.begin(scene.ann)
 

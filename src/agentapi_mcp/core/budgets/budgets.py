@@ -6,6 +6,7 @@ from uuid import UUID
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import OrgId, parse_id
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.base.validation import MAX_NAME, check_text
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget, EventOwner
@@ -124,7 +125,7 @@ class Budgets:
         names = {*(entry.name for entry in await self._catalogue.entries()), *rows}
         if kind.subject not in names:
             raise InvalidRequestError(
-                f"must be the name of an agent; there are: {', '.join(sorted(names))}.", argument="subject"
+                f"must be the name of an agent; there are: {listed(sorted(names))}.", argument="subject"
             )
         return kind
 

@@ -27,7 +27,7 @@ def dollars(amount: Decimal) -> str:
     digits = amount if amount.as_tuple().exponent == 0 else amount.normalize()
     exponent = digits.as_tuple().exponent
     short = digits.quantize(_LEAST_DIGITS) if isinstance(exponent, int) and exponent > -2 else digits  # noqa: PLR2004  # cents
-    return f"-${-short:,f}" if short < 0 else f"${short:,f}"
+    return f"{'-' if short < 0 else ''}${abs(short):,f}"
 
 
 def when_renewed(renews_at: str | None) -> str:

@@ -233,15 +233,19 @@ def budget_refusal(error: BaseException | None, expense: Expense) -> BudgetExcee
         return BudgetExceededError(_beyond(most, needed), {**details, "max_cost_usd": float(most), "budget": None})
     state, running = from_json(BudgetLeft, over), Decimal(over["running_usd"])
     held = f", {dollars(running)} of it is reserved for turns that run" if running else ""
-    whose = "the operator of this server" if over["by_operator"] else "an administrator of your organisation"
+    raised_by = (
+        "the operator of this server (`agentapi-mcp budgets set`)"
+        if over["by_operator"]
+        else "an administrator of your organisation (`set_budget`)"
+    )
     name = name_budget(state.scope, state.period)
     # The database says what it would have reserved, also where nobody knows what the message may cost.
     is_known = any(each.input_price is not None and each.output_nanos is not None for each in expense.rates)
     amount = f"{'may cost' if is_known else 'of unknown cost reserves'} {dollars(needed or Decimal(0))}"
     return BudgetExceededError(
         f"{name[:1].upper()}{name[1:]} ({dollars(state.limit_usd)}) has {dollars(state.left_usd)} left{held}, and this "
-        f"message {amount}; {when_renewed(state.renews_at)}. {_way_out(state, running, is_known=is_known)}, or ask "
-        f"{whose} for more. Nothing was asked.",
+        f"message {amount}; {when_renewed(state.renews_at)}. {_way_out(state, running, is_known=is_known)}, or have "
+        f"it raised by {raised_by}. Nothing was asked.",
         {
             "needed_usd": details["needed_usd"] if is_known else None,
             "max_cost_usd": None,
