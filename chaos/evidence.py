@@ -27,8 +27,11 @@ SELECT t.id::text, t.session_id::text, t.status, t.end_reason, u.content AS mess
 """
 _MESSAGES = """
 SELECT m.session_id::text, m.role, m.content, m.metadata ->> 'turn_id' AS turn_id,
-       ARRAY(SELECT t.id::text FROM agentapi.turns t WHERE t.user_message_id = m.id) AS answered_by
-  FROM public.chat_messages m ORDER BY m.session_id, m.created_at, m.id
+       coalesce(t.ids, '{}') AS answered_by
+  FROM public.chat_messages m
+  LEFT JOIN (SELECT user_message_id, array_agg(id::text) AS ids FROM agentapi.turns GROUP BY 1) AS t
+         ON t.user_message_id = m.id
+ ORDER BY m.session_id, m.created_at, m.id
 """
 _LEDGER = """
 SELECT turn_id::text, kind, coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens,

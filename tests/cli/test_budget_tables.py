@@ -33,5 +33,5 @@ def test_a_budget_is_a_line_of_a_terminal(kind: BudgetKind, whose: str) -> None:
         renews_at="2026-12-01T00:00:00Z",
         by_operator=True,
     )
-    [_, line] = aligned(COLUMNS, [budget_cells(budget)], 100).splitlines()
-    assert (line.startswith(f"{whose}  month"), line.endswith(" 456789ab")) == (True, True)
+    [_, line] = aligned(COLUMNS, [budget_cells(budget)], 110).splitlines()
+    assert (line.startswith(f"{whose}  month"), line.endswith(" operator  456789ab")) == (True, True)

@@ -34,7 +34,7 @@ def budget_out(budget: Budget) -> models.BudgetOut:
         left_usd=float(budget.left_usd),
         unpriced_turns=budget.unpriced,
         renews_at=budget.renews_at,
-        set_by="operator" if budget.by_operator else "administrator",
+        set_by=set_by(budget),
     )
 
 
@@ -43,6 +43,11 @@ def whose_budget(budget: Budget) -> str:
     kind = budget.kind
     whose = _SCOPES.get(kind.scope) or f"{kind.scope} {kind.subject}"
     return whose if kind.plan is None else f"{whose}, plan {kind.plan}"
+
+
+def set_by(budget: Budget) -> str:
+    """Say who has set a budget, and so can change it."""
+    return "operator" if budget.by_operator else "administrator"
 
 
 def budget_line(budget: Budget) -> str:
@@ -55,7 +60,7 @@ def budget_line(budget: Budget) -> str:
         f"reserved {_plain(held)}" if held else "",
         f"left {_plain(budget.left_usd)}",
         f"unpriced turns {budget.unpriced}" if budget.unpriced else "",
-        f"set by {'operator' if budget.by_operator else 'administrator'}",
+        f"set by {set_by(budget)}",
     ]
     return f"{whose_budget(budget)}: {', '.join(part for part in parts if part)} (id {budget.id})"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     presented = LazyModule("agentapi_mcp.presentation.budgets")
 
-COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "ID")
+COLUMNS = ("WHOSE", "PERIOD", "KIND", "LIMIT", "SPENT", "RESERVED", "LEFT", "RENEWS", "SET BY", "ID")
 _org_option = click.option(
     "--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours."
 )
@@ -174,6 +174,7 @@ def budget_cells(budget: Budget) -> Sequence[object]:
         "hard" if budget.kind.hard else "soft",
         *(dollars(amount) for amount in (budget.limit_usd, budget.spent_usd, budget.reserved_usd, budget.left_usd)),
         "never" if budget.renews_at is None else budget.renews_at[:10],
+        presented.set_by(budget),
         budget.id,
     )
 
