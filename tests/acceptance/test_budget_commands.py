@@ -32,7 +32,10 @@ async def test_budgets_of_each_kind_are_set_changed_listed_and_removed(seed: See
             assert (one["scope"], one["period"], one["limit_usd"], one["left_usd"]) == (scope, period, 2.5, 2.5)
         assert (await asked(env, "budgets", "set", "3", "--key", key["id"][-8:]))["limit_usd"] == 3
         await asked(env, "budgets", "set", "20", "--plan", "free")
+        assert "of no plan: budgets of plans do not hold for it." in (await run(env, "budgets", "list"))[2]
         assert (await asked(env, "budgets", "plan", "free", "--org", organization["id"]))["plan"] == "free"
+        assert "of the plan free: budgets of other plans do not hold for it." in (await run(env, "budgets", "list"))[2]
+        assert (await asked(env, "budgets", "list"))["plan"] == "free"
 
         async def listed() -> dict[tuple[str, str], dict[str, Any]]:
             found = (await asked(env, "budgets", "list"))["budgets"]

@@ -46,11 +46,17 @@ def budgets_list(org_id: UUID | None, *, as_json: bool) -> None:
     """List the budgets of your organisation and of plans, with what is left of them."""
 
     async def list_(services: Services, _settings: Settings) -> None:
-        found = await services.budgets.list_as_operator(services.principal, _target(services, org_id))
+        target = _target(services, org_id)
+        found = await services.budgets.list_as_operator(services.principal, target)
+        its_plan = await services.budgets.plan_of(services.principal, target)
         if as_json:
-            print_json({"budgets": [presented.budget_out(budget).model_dump() for budget in found]})
+            print_json({"plan": its_plan, "budgets": [presented.budget_out(budget).model_dump() for budget in found]})
             return
         table(COLUMNS, [budget_cells(budget) for budget in found])
+        if its_plan is not None:
+            print_err(f"The organisation is of the plan {its_plan}: budgets of other plans do not hold for it.")
+        elif any(budget.kind.plan is not None for budget in found):
+            print_err("The organisation is of no plan: budgets of plans do not hold for it.")
         if not found:
             print_err("There is no budget: `agentapi-mcp budgets set 50` sets one of 50 US dollars a month.")
         unknown = sum(budget.unpriced for budget in found)

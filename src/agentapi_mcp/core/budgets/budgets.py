@@ -95,6 +95,14 @@ class Budgets:
         org_id = await self._store.remove_as_operator(operator, id_ := parse_id(budget_id, "budget_id"))
         await self._record(operator, org_id or operator.org_id, id_, "removed")
 
+    async def plan_of(self, operator: Principal, org_id: OrgId) -> str | None:
+        """Return of which plan an organisation is, None for none; for operators with database access only.
+
+        Raises:
+            NotFoundError: there is no such organisation.
+        """
+        return await self._store.plan_of(operator, org_id)
+
     async def set_plan(self, operator: Principal, org_id: OrgId, plan: str | None) -> None:
         """Say of which plan an organisation is, None for none; for operators with database access only."""
         if plan is not None:

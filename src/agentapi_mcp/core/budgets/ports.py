@@ -42,6 +42,10 @@ class BudgetStore(Protocol):
         """Remove any, or raise NotFoundError; return whose it was, None for a plan's."""
         ...
 
+    async def plan_of(self, operator: Principal, org_id: OrgId) -> str | None:
+        """Return of which plan an organisation is, None for none; or raise NotFoundError."""
+        ...
+
     async def set_plan(self, operator: Principal, org_id: OrgId, plan: str | None) -> None:
         """Say of which plan an organisation is, or raise NotFoundError."""
         ...

@@ -69,6 +69,7 @@ _SET: LiteralString = f"""{_INSERT}
 _SET_ANY: LiteralString = f"""{_INSERT}
  WHERE $1 IS NULL OR EXISTS (SELECT FROM public.organizations o WHERE o.id = $1)
 {_CHANGED}"""
+_PLAN_OF: LiteralString = "SELECT o.settings ->> 'plan' AS plan FROM public.organizations o WHERE o.id = $1"
 _PLAN: LiteralString = """
 UPDATE public.organizations o
    SET settings = CASE jsonb_typeof(o.settings) WHEN 'object' THEN o.settings ELSE '{}' END - 'plan'
@@ -142,6 +143,16 @@ class PostgresBudgets(BudgetStore):
         if row is None:
             raise NotFoundError("There is no such budget.")
         return row["org_id"]
+
+    @override
+    async def plan_of(self, operator: Principal, org_id: OrgId) -> str | None:
+        async with self._database.as_system(
+            "the operator asks for the plan of an organisation", user=operator.user_id
+        ) as connection:
+            row = await connection.fetchrow(_PLAN_OF, org_id)
+        if row is None:
+            raise NotFoundError(_NO_ORGANIZATION)
+        return row["plan"]
 
     @override
     async def set_plan(self, operator: Principal, org_id: OrgId, plan: str | None) -> None:
