@@ -232,7 +232,7 @@ async def test_what_no_message_can_hold_is_refused_alone(edge_home: Path) -> Non
 
 
 async def test_what_a_message_may_cost_is_told_and_bounded(seed: Seed) -> None:
-    options = McpOptions(toolsets=frozenset({"core", "admin"}))
+    options = McpOptions(toolsets=frozenset({"core", "admin", "usage"}))
     async with (
         seed.started("client-") as server,
         open_edge(server.home, OpenAIPeer(), options) as edge,
@@ -249,7 +249,10 @@ async def test_what_a_message_may_cost_is_told_and_bounded(seed: Seed) -> None:
         assert (refused.needed_usd, refused.max_cost_usd, refused.budget) == (cost, cost / 2, None)
         assert (refused.code, refused.retryable) == ("budget_exceeded", False)
 
+        assert await agents.budgets() == []
         await agents.call("set_budget", {"limit_usd": cost / 4, "period": "total"})
+        [budget] = await agents.budgets()
+        assert (budget.scope, budget.limit_usd, budget.left_usd) == ("organization", cost / 4, cost / 4)
         left = BudgetLeft(
             scope="organization", period="total", hard=True, limit_usd=cost / 4, left_usd=cost / 4, renews_at=None
         )

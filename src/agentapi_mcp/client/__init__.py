@@ -5,6 +5,7 @@ from agentapi_mcp.client.connections import AgentClient, connect
 from agentapi_mcp.client.errors import BudgetExceededError, ClientError, ConnectionLostError, RefusedError, TurnError
 from agentapi_mcp.client.turns import BudgetLeft, BudgetState, Estimate, Turn, Usage
 from agentapi_mcp.presentation.models import AgentOut as Agent
+from agentapi_mcp.presentation.models import BudgetOut as Budget
 from agentapi_mcp.presentation.models import CancelOut as Cancelled
 from agentapi_mcp.presentation.models import ModelOut as Model
 from agentapi_mcp.presentation.models import RatingOut as Rated
@@ -15,6 +16,7 @@ __all__ = [
     "Agent",
     "AgentClient",
     "Answer",
+    "Budget",
     "BudgetExceededError",
     "BudgetLeft",
     "BudgetState",

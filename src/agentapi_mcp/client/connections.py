@@ -24,7 +24,16 @@ from agentapi_mcp.client.refusals import Refusals
 from agentapi_mcp.client.turns import Estimate
 from agentapi_mcp.client.wire import Wire
 from agentapi_mcp.environ import environment
-from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, RatingOut, RecordedOut, SessionOut
+from agentapi_mcp.presentation.models import (
+    AgentOut,
+    BudgetOut,
+    BudgetsOut,
+    CancelOut,
+    ModelOut,
+    RatingOut,
+    RecordedOut,
+    SessionOut,
+)
 from agentapi_mcp.presentation.output_model import OutputModel
 from agentapi_mcp.presentation.usage import UsageOut
 from agentapi_mcp.settings import VERSION, with_prefixed_names
@@ -166,6 +175,10 @@ class AgentClient:
         """
         arguments = {"by": by, "since": since, "until": until, "whose": whose, "limit": limit}
         return UsageOut.model_validate(await self._wire.call("get_usage", arguments))
+
+    async def budgets(self) -> list[BudgetOut]:
+        """Return the budgets that hold for you, for an administrator all, as `list_budgets` of the toolset `usage`."""
+        return list(BudgetsOut.model_validate(await self._wire.call("list_budgets", {})).budgets)
 
     async def call(self, tool: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
         """Call any tool of the server, and return the fields of its result; arguments of None are left out."""
