@@ -402,7 +402,8 @@ async def test_a_place_is_empty_that_has_what_a_first_start_writes(own_database:
     async with connected(own_database.owner) as connection:
         await connection.execute(
             "TRUNCATE agentapi.ledger, agentapi.usage_daily, agentapi.usage_daily_of_organizations, "
-            "agentapi.usage_daily_of_persons, agentapi.budget_periods, agentapi.late_reservations"
+            "agentapi.usage_daily_of_persons, agentapi.usage_agents_of_persons, agentapi.budget_periods, "
+            "agentapi.late_reservations"
         )
     assert await find_contents(own_database.owner, None) == {}
     async with connected(own_database.owner) as connection:

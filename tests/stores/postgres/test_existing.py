@@ -150,7 +150,7 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
     tables, columns = ({key for key in given if key.count(".") == dots} for dots in (1, 2))
     read = {
         *("agent_names", "model_names", "own_organizations", "own_message_counts", "own_openings", "ledger"),
-        *("usage_daily", "usage_daily_of_organizations", "usage_daily_of_persons"),
+        *("usage_daily", "usage_daily_of_organizations", "usage_daily_of_persons", "usage_agents_of_persons"),
         *("providers", "terms", "session_facts", "turn_ratings"),
         *("budgets", "budget_periods", "visible_usage", *SEEDS),
     }

@@ -438,7 +438,7 @@ async def test_nobody_has_a_right_to_write_it_or_to_know_who_a_person_is(databas
             "SELECT r.rolname::text AS role, c.relname::text AS relation, p.privilege "
             "FROM pg_class c, pg_roles r, "
             "unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS p (privilege) "
-            "WHERE c.relnamespace = 'agentapi'::regnamespace AND c.relname ~ '^(ledger|usage_daily|people)' "
+            "WHERE c.relnamespace = 'agentapi'::regnamespace AND c.relname ~ '^(ledger|usage|people)' "
             "AND c.relkind IN ('r', 'p') AND r.rolname IN "
             "('anon', 'authenticated', 'service_role', 'agentapi_writer', 'agentapi_system') "
             "AND has_table_privilege(r.oid, c.oid, p.privilege)"
@@ -447,7 +447,10 @@ async def test_nobody_has_a_right_to_write_it_or_to_know_who_a_person_is(databas
         *(
             (role, table, "SELECT")
             for role in ("authenticated", "agentapi_system")
-            for table in ("ledger", "usage_daily", "usage_daily_of_organizations", "usage_daily_of_persons")
+            for table in (
+                *("ledger", "usage_daily", "usage_daily_of_organizations", "usage_daily_of_persons"),
+                "usage_agents_of_persons",
+            )
         ),
         ("agentapi_system", "people", "SELECT"),
         ("agentapi_system", "people", "DELETE"),

@@ -520,7 +520,8 @@ async def test_what_users_report_has_no_bound_together(
     owner = await asyncpg.connect(database_urls.owner)
     try:  # as ten thousand of them, for which a test has no time
         await owner.execute(
-            "UPDATE agentapi.usage_daily SET reported_nanos = 9223372036854775807 WHERE org_id = $1", scene.ann.org_id
+            "UPDATE agentapi.usage_daily SET turns = turns, reported_nanos = 9223372036854775807 WHERE org_id = $1",
+            scene.ann.org_id,
         )
     finally:
         await owner.close()

@@ -235,6 +235,8 @@ def shown(report: UsageReport, scene: Scene) -> dict[str, dict[str, Any]]:
 @example(begin=0, length=24 * 60, by=None, whole=True)
 @example(begin=60, length=60, by=UsageGroup.AGENT, whole=True)
 @example(begin=60, length=24 * 60, by=UsageGroup.DAY, whole=False)
+@example(begin=60, length=48 * 60, by=UsageGroup.MEMBER, whole=True)
+@example(begin=MINUTES - 24 * 60, length=MINUTES, by=UsageGroup.MEMBER, whole=True)
 async def test_a_period_is_the_sum_of_its_entries_wherever_it_begins_and_ends(
     scene: Scene,
     begin: int,
@@ -408,6 +410,16 @@ ROLLED: Mapping[str, LiteralString] = {
         "{keys}", "org_id, day, person"
     ),
 }
+AGENTS = "usage_agents_of_persons"
+ALL_ROLLED: Mapping[str, LiteralString] = {
+    **ROLLED,
+    AGENTS: """
+WITH rolled AS (SELECT org_id, person, agent, max(last_day) FROM agentapi.usage_agents_of_persons GROUP BY 1, 2, 3),
+     days AS (SELECT org_id, person, agent, max(day) FROM agentapi.usage_daily GROUP BY 1, 2, 3)
+SELECT (SELECT count(*) FROM rolled) AS there, (SELECT count(*) FROM (TABLE rolled EXCEPT TABLE days) AS r)
+       + (SELECT count(*) FROM (TABLE days EXCEPT TABLE rolled) AS d) AS wrong
+""",
+}
 
 
 @pytest.mark.parametrize("table", ROLLED)
@@ -436,6 +448,24 @@ async def test_sums_of_organisations_and_persons_are_those_of_the_days(
         await owner.close()
 
 
+async def test_the_last_day_of_an_agent_is_written_without_a_wait(scene: Scene, database_urls: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        async with owner.transaction():
+            await owner.execute(f"SELECT FROM agentapi.{AGENTS} FOR UPDATE")
+            later = (datetime.fromisoformat(each["at"]) + timedelta(days=1) for each in scene.entries)
+            moved = zip(scene.entries, later, strict=True)
+            await enter(
+                database_urls, *({**each, "id": str(new_id()), "at": at.isoformat()} for each, at in moved), wait="1s"
+            )
+        found = await owner.fetchrow(ALL_ROLLED[AGENTS])
+        assert found is not None
+        assert found["there"] > 5
+        assert found["wrong"] == 0
+    finally:
+        await owner.close()
+
+
 async def test_the_sums_of_before_are_rolled_up_once(template: Template) -> None:
     files = migrations()
     before = next(number for number, file in enumerate(files) if file.id == "0022_usage")
@@ -447,7 +477,7 @@ async def test_the_sums_of_before_are_rolled_up_once(template: Template) -> None
             for each in some(Random(2), OrgId(new_id()), [str(new_id()) for _ in range(3)]):  # noqa: S311  # the same each time
                 await owner.execute(ENTER, json.dumps(each))
             await migrate(url, program="0.1.0")
-            for statement in ROLLED.values():
+            for statement in ALL_ROLLED.values():
                 found = await owner.fetchrow(statement)
                 assert found is not None
                 assert found["there"] > 10

@@ -43,7 +43,7 @@ class UsageSpan:
     """A period in the parts that the store reads: whole `days` in UTC, and the moments before and after them.
 
     The last of the days is not in it. What is before them ends at `head_ends`, what is after them begins at
-    `tail_begins`; any part may be empty.
+    `tail_begins`; any part may be empty. One `is_open` that has no end before now.
     """
 
     since: datetime
@@ -51,6 +51,7 @@ class UsageSpan:
     days: tuple[date, date]
     head_ends: datetime
     tail_begins: datetime
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,14 +111,16 @@ def split(since: datetime, until: datetime, now: datetime) -> UsageSpan:
 
     What has not begun yet makes today a whole day, and the store's clock may be a little ahead.
     """
-    if until >= now:
+    is_open = until >= now
+    if is_open:
         until = midnight(now) + 2 * _DAY
     first = midnight(since) if since == midnight(since) else midnight(since) + _DAY
     last = midnight(until)
     if first > last:  # within one day
         days = (first.date(), first.date())
         return UsageSpan(since=since, until=until, days=days, head_ends=until, tail_begins=until)
-    return UsageSpan(since=since, until=until, days=(first.date(), last.date()), head_ends=first, tail_begins=last)
+    days = (first.date(), last.date())
+    return UsageSpan(since=since, until=until, days=days, head_ends=first, tail_begins=last, is_open=is_open)
 
 
 def _checked(query: UsageQuery, now: datetime) -> tuple[datetime, datetime]:

@@ -7,6 +7,7 @@ whatever they used; each question is asked where it finds the fewest rows.
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Literal, LiteralString
 from uuid import UUID
 
@@ -75,14 +76,17 @@ SELECT e.key, e.agent, e.turns, e.errors, e.unpriced, e.input_tokens, e.output_t
           FROM agentapi.ledger e WHERE {whose} AND e.at >= {begin} AND e.at < {end}
          GROUP BY 1, 2, 3) e
 """
-# Without agents, which are told apart by a second look, at the index alone.
+# Without agents, which are told apart by a second look: at the index alone, or where the period is open, at when each
+# agent was used last.
 _MEMBERS: LiteralString = """
 SELECT e.key::text AS key, e.agent, {names} FROM (
        SELECT e.person AS key, NULL::text AS agent, {sums}
          FROM agentapi.usage_daily_of_persons e WHERE {days} GROUP BY 1
         UNION ALL
-       SELECT e.person, e.agent, {nothing} FROM agentapi.usage_daily e WHERE {days} GROUP BY e.person, e.agent) AS e
+       SELECT e.person, e.agent, {nothing} FROM {agents} GROUP BY e.person, e.agent) AS e
 """
+_AGENTS: LiteralString = "agentapi.usage_daily e WHERE {days}"
+_AGENTS_SINCE: LiteralString = "agentapi.usage_agents_of_persons e WHERE e.org_id = $1 AND e.last_day >= $2::date"
 
 
 def _entries(by: UsageGroup | None, whose: LiteralString, begin: LiteralString, end: LiteralString) -> LiteralString:
@@ -94,12 +98,13 @@ def _entries(by: UsageGroup | None, whose: LiteralString, begin: LiteralString, 
     )
 
 
-def _days(by: UsageGroup | None, whose: LiteralString) -> LiteralString:
+def _days(by: UsageGroup | None, whose: LiteralString, *, is_open: bool) -> LiteralString:
     days: LiteralString = f"{whose} AND e.day >= $2::date AND e.day < $3::date"
     if by is UsageGroup.MEMBER and whose == _WHOLE:
         nothing: LiteralString = ", ".join((*("0" for _ in _SUMMED), "NULL::timestamptz"))
         return (
-            _MEMBERS.replace("{names}", _NAMES)
+            _MEMBERS.replace("{agents}", _AGENTS_SINCE if is_open else _AGENTS)
+            .replace("{names}", _NAMES)
             .replace("{sums}", _SUMS)
             .replace("{nothing}", nothing)
             .replace("{days}", days)
@@ -111,10 +116,13 @@ def _days(by: UsageGroup | None, whose: LiteralString) -> LiteralString:
     )
 
 
-def _statement(by: UsageGroup | None, whose: LiteralString, part: Part) -> LiteralString:
+def _statement(by: UsageGroup | None, whose: LiteralString, part: Part, *, is_open: bool) -> LiteralString:
     """Return a statement: its parameters are the organisation, the bounds of the period's parts, how many groups."""
     limit: LiteralString = "$4"
-    parts = _entries(by, whose, "$2::timestamptz", "$3::timestamptz") if part == "entries" else _days(by, whose)
+    if part == "entries":
+        parts = _entries(by, whose, "$2::timestamptz", "$3::timestamptz")
+    else:
+        parts = _days(by, whose, is_open=is_open)
     if part == "both":
         limit = "$8"
         head = _entries(by, whose, "$4::timestamptz", "$5::timestamptz")
@@ -130,12 +138,11 @@ def _statement(by: UsageGroup | None, whose: LiteralString, part: Part) -> Liter
     )
 
 
-def _all_statements() -> Iterator[tuple[tuple[UsageGroup | None, bool, Part], LiteralString]]:
+def _all_statements() -> Iterator[tuple[tuple[UsageGroup | None, bool, Part, bool], LiteralString]]:
     for by in (None, *UsageGroup):
         parts: tuple[Part, ...] = ("entries",) if by is UsageGroup.SESSION else ("days", "both")
-        for whole in (False, True):
-            for part in parts:
-                yield (by, whole, part), _statement(by, _WHOLE if whole else _OWN, part)
+        for whole, part, is_open in product((False, True), parts, (False, True)):
+            yield (by, whole, part, is_open), _statement(by, _WHOLE if whole else _OWN, part, is_open=is_open)
 
 
 _STATEMENTS = dict(_all_statements())
@@ -158,7 +165,7 @@ def statement_of(
         "days": span.days,
         "both": (*span.days, *edges),
     }
-    return _STATEMENTS[by, whole, part], (org_id, *bounds[part], limit)
+    return _STATEMENTS[by, whole, part, span.is_open], (org_id, *bounds[part], limit)
 
 
 class PostgresUsage(UsageStore):

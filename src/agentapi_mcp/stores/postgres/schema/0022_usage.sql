@@ -84,12 +84,22 @@ CREATE TABLE agentapi.usage_daily_of_persons (
     last_at timestamptz NOT NULL
 ) WITH (fillfactor = 80);
 CREATE INDEX usage_daily_of_persons_key ON agentapi.usage_daily_of_persons (org_id, day, person);
+-- When each person used each agent last: which were used since a day is read here, and not from a year of days.
+CREATE TABLE agentapi.usage_agents_of_persons (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    org_id uuid NOT NULL,
+    person uuid NOT NULL,
+    agent text NOT NULL,
+    last_day date NOT NULL
+);
+CREATE INDEX usage_agents_of_persons_key ON agentapi.usage_agents_of_persons (org_id, person, agent) INCLUDE (last_day);
 
 DO $$
 DECLARE
     t text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['agentapi.usage_daily_of_organizations', 'agentapi.usage_daily_of_persons'] LOOP
+    FOREACH t IN ARRAY ARRAY['agentapi.usage_daily_of_organizations', 'agentapi.usage_daily_of_persons',
+                             'agentapi.usage_agents_of_persons'] LOOP
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', t);
         EXECUTE format('REVOKE ALL ON %s FROM PUBLIC, anon, authenticated, service_role, agentapi_system', t);
         EXECUTE format('GRANT SELECT ON %s TO authenticated, agentapi_system', t);
@@ -102,7 +112,7 @@ BEGIN
 END
 $$;
 
--- Adds to both what is added to the sums of a day, whoever adds it.
+-- Adds to all three what is added to the sums of a day, whoever adds it.
 CREATE FUNCTION agentapi.roll_up() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
@@ -171,6 +181,15 @@ BEGIN
            reported_input_tokens = o.reported_input_tokens + excluded.reported_input_tokens,
            reported_output_tokens = o.reported_output_tokens + excluded.reported_output_tokens,
            reported_nanos = o.reported_nanos + excluded.reported_nanos, last_at = greatest(o.last_at, excluded.last_at);
+    IF TG_OP = 'INSERT' AND NOT EXISTS (
+            SELECT FROM agentapi.usage_agents_of_persons o WHERE o.org_id = v.org_id AND o.person = v.person
+               AND o.agent = v.agent AND o.last_day >= v.day) THEN
+        SELECT o.id INTO v_id FROM agentapi.usage_agents_of_persons o
+         WHERE o.org_id = v.org_id AND o.person = v.person AND o.agent = v.agent LIMIT 1 FOR UPDATE SKIP LOCKED;
+        INSERT INTO agentapi.usage_agents_of_persons AS o (id, org_id, person, agent, last_day)
+        VALUES (coalesce(v_id, gen_random_uuid()), v.org_id, v.person, v.agent, v.day)
+        ON CONFLICT (id) DO UPDATE SET last_day = greatest(o.last_day, excluded.last_day);
+    END IF;
     RETURN NULL;
 END
 $function$;
@@ -195,7 +214,9 @@ SELECT d.org_id, d.day, d.person, sum(d.turns), sum(d.errors), sum(d.unpriced), 
        sum(d.latencies), sum(d.reported), sum(d.reported_input_tokens), sum(d.reported_output_tokens),
        sum(d.reported_nanos), max(d.last_at)
   FROM agentapi.usage_daily d GROUP BY d.org_id, d.day, d.person ORDER BY d.day, d.org_id;
--- Ratings are in neither.
+INSERT INTO agentapi.usage_agents_of_persons (org_id, person, agent, last_day)
+SELECT d.org_id, d.person, d.agent, max(d.day) FROM agentapi.usage_daily d GROUP BY d.org_id, d.person, d.agent;
+-- Ratings are in none.
 CREATE TRIGGER roll_up AFTER INSERT OR UPDATE OF turns ON agentapi.usage_daily FOR EACH ROW
     EXECUTE FUNCTION agentapi.roll_up();
 
