@@ -293,6 +293,7 @@ def test_without_colours_only_text_is_written() -> None:
     assert "\x1b" not in shown([ANSWER], colours=None)[-1]
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "answer", ["word " * 20_000, "x" * 100_000, "```\n" + "line of code\n" * 500, "- item\n" * 5000]
 )

@@ -132,6 +132,7 @@ OPEN_TO_ALL = {
     "Budgets.remove_as_operator": THE_OPERATORS,
     "Budgets.seen": "returns nothing instead, as test_edge_rights.py shows with set_budget",
     "Budgets.set_as_operator": THE_OPERATORS,
+    "Budgets.plan_of": THE_OPERATORS,
     "Budgets.set_plan": THE_OPERATORS,
     "ChangeFeed.subscribe": "tells only what the principal may read, as test_change_feed.py shows",
     "Clients.preferences": "reads the caller's own preferences to serve any other request",

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from functools import cache
-from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,9 @@ def best(question: str) -> str:
     """Return where the best section for a question is."""
     found = shipped().search(question)
     return found[0].section.source if found else "nothing"
+
+
+PAGES = sorted({section.page for section in shipped().sections})
 
 
 async def answer(question: str) -> str:
@@ -69,26 +71,19 @@ async def test_what_it_does_not_do_is_answered_by_no(ask: str, section: Section)
     assert re.match(r"(No|Not yet)\. [A-Z]", await answer(ask))
 
 
-async def test_no_section_is_shown_in_place_of_a_better_one_that_does_not_fit() -> None:
-    words = [
-        "print",
-        "rename",
-        "search",
-        "script",
-        "bill",
-        "table",
-        "row",
-        "column",
-        "turn",
-        "team",
-        "colleague",
-        "project",
-    ]
+WORDS = [
+    *("print", "rename", "search", "script", "bill", "table", "row", "column"),
+    *("turn", "team", "colleague", "project"),
+]
+
+
+@pytest.mark.parametrize("verb", WORDS)
+async def test_no_section_is_shown_in_place_of_a_better_one_that_does_not_fit(verb: str) -> None:
     wrong: list[tuple[str, list[str], str]] = []
-    for verb, thing in permutations(words, 2):
+    for thing in WORDS:
         question = f"can I {verb} the {thing} of my project?"
         shown = SOURCE.findall(await answer(question))[:1]
-        if shown not in ([], [best(question)]):
+        if verb != thing and shown not in ([], [best(question)]):
             wrong.append((question, shown, best(question)))
     assert wrong == []
 
@@ -99,17 +94,19 @@ async def test_a_plain_no_is_never_said_after_another_answer() -> None:
     assert "Not yet. " not in said
 
 
-def test_every_question_that_an_author_foresaw_finds_its_section_first() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_question_that_an_author_foresaw_finds_its_section_first(page: str) -> None:
     wrong = [
         f"{ask!r} of {section.source} finds {best(ask)}"
         for section in shipped().sections
         for ask in section.asks
-        if best(ask) != section.source
+        if section.page == page and best(ask) != section.source
     ]
     assert wrong == [], "say these otherwise, or leave them to the section that is found"
 
 
-def test_every_heading_finds_its_section_first() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_heading_finds_its_section_first(page: str) -> None:
     times = Counter(section.heading.lower() for section in shipped().sections)
 
     def asked(section: Section) -> str:
@@ -119,7 +116,7 @@ def test_every_heading_finds_its_section_first() -> None:
     wrong = [
         f"{asked(each)!r}: {best(asked(each))}"
         for each in shipped().sections
-        if asked(shipped().search(asked(each))[0].section) != asked(each)
+        if each.page == page and asked(shipped().search(asked(each))[0].section) != asked(each)
     ]
     assert wrong == [], "rename these headings so that each is found by its own words"
 
