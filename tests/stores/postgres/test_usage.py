@@ -23,7 +23,7 @@ from agentapi_mcp.core.usage.models import UsageGroup, UsageQuery, UsageReport, 
 from agentapi_mcp.core.usage.usage import Usage, split
 from agentapi_mcp.presentation.usage import sums_fields
 from agentapi_mcp.presentation.usage_words import sums_words
-from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.usage import PostgresUsage, statement_of
@@ -420,6 +420,19 @@ SELECT (SELECT count(*) FROM rolled) AS there, (SELECT count(*) FROM (TABLE roll
        + (SELECT count(*) FROM (TABLE days EXCEPT TABLE rolled) AS d) AS wrong
 """,
 }
+
+
+async def test_what_reads_many_rows_is_planned_for_its_arguments(scene: Scene, database_urls: DatabaseUrls) -> None:
+    async with open_database(RemoteServer(database_urls.app), PoolOptions(max_size=1)) as database:
+        usage = Usage(PostgresUsage(database), ManualClock(NOW))
+        for _ in range(8):  # after five, Postgres may take a plan for all arguments
+            await usage.report(scene.chief, UsageQuery(since=FIRST, by=UsageGroup.MEMBER, limit=10))
+        async with database.as_principal(scene.chief) as connection:
+            plans = await connection.fetch(
+                "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE $1",
+                "%usage_agents_of_persons%",
+            )
+    assert [tuple(row.values()) for row in plans] == [(0, 8)]
 
 
 @pytest.mark.parametrize("table", ROLLED)

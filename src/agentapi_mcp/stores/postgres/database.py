@@ -29,6 +29,7 @@ from agentapi_mcp.stores.postgres.poolers import pools_transactions
 _PORT = 5432
 # A plan that is kept outlives the time when its tables were so small that a scan seemed cheap.
 _PLAN_ONCE: LiteralString = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
+_PLAN_EACH = "SET LOCAL plan_cache_mode = force_custom_plan; "
 _MS = timedelta(milliseconds=1)
 # How the server's list of connections begins the name of each process.
 APPLICATION: LiteralString = "agentapi-mcp "
@@ -158,7 +159,7 @@ class Start:
 
     lane: Lane = Lane.CALLS
     user: UserId | None = None
-    plan_once: bool = False
+    plan_once: bool | None = None
     is_list: bool = False
 
 
@@ -210,20 +211,22 @@ class Database:
         principal: Principal,
         *,
         session_id: SessionId | None = None,
-        plan_once: bool = False,
+        plan_once: bool | None = None,
         is_list: bool = False,
     ) -> AbstractAsyncContextManager[Connection]:
         """Open a read transaction as `authenticated` with the principal's claims, under row-level security.
 
         `session_id` names the session whose messages are read, so that the policies look it up once. `plan_once` uses
         generic plans, for statements that one index serves whatever the arguments: with the policies, planning takes
-        as long as the query itself. `is_list` ends each statement after the time that a list or a search may take.
+        as long as the query itself. Where it is False, each is planned for its arguments: of what reads many rows,
+        Postgres takes a generic plan for as good when it is not. `is_list` ends each statement after the time that a
+        list or a search may take.
 
         Raises:
             StoreSlowError: a statement of a list took longer.
         """
-        # Without the cache no statement stays prepared, so there is no generic plan to reuse.
-        plan_once = plan_once and self.owns_connections
+        if not self.owns_connections:
+            plan_once = None  # without the cache no statement stays prepared, so there is no generic plan to reuse
         start = Start(plan_once=plan_once, is_list=is_list, user=principal.user_id)
         return self._transaction("authenticated", _claims(principal, _session_claim(session_id)), start, writes=False)
 
@@ -363,7 +366,7 @@ class Database:
         # A string of several statements takes no parameters; with standard_conforming_strings, only quotes need
         # escaping.
         quoted = claims.replace("'", "''")
-        plans = _PLAN_ONCE if start.plan_once else ""
+        plans = "" if start.plan_once is None else _PLAN_ONCE if start.plan_once else _PLAN_EACH
         limit = f"SET LOCAL statement_timeout = {self._options.list_timeout // _MS}; " if start.is_list else ""
         mode = " READ ONLY" if self._options.read_only else ""
         role_and_claims = f"SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"

@@ -109,6 +109,11 @@ def _days(by: UsageGroup | None, whose: LiteralString, *, is_open: bool) -> Lite
             .replace("{nothing}", nothing)
             .replace("{days}", days)
         )
+    if (
+        by is UsageGroup.DAY and whose == _OWN
+    ):  # of one person there are few rows of a day and an agent to add up before
+        names: LiteralString = ", ".join(f"e.{name}" for name in (*_SUMMED, "last_at"))
+        return f"SELECT {_IN_DAYS[by]} AS key, e.agent, {names} FROM agentapi.usage_daily e WHERE {days}"  # noqa: S608  # literals
     table: LiteralString = "usage_daily_of_organizations" if whose == _WHOLE else "usage_daily"
     return (
         f"SELECT {_IN_DAYS[by]} AS key, e.agent, {_SUMS} "  # noqa: S608  # literals
@@ -133,8 +138,9 @@ def _statement(by: UsageGroup | None, whose: LiteralString, part: Part, *, is_op
         f"WITH parts AS MATERIALIZED ({parts}), "  # noqa: S608  # literals
         f"groups AS MATERIALIZED (SELECT e.key, count(DISTINCT e.agent) AS agents, {_SUMS} FROM parts e GROUP BY 1), "
         f"most AS (SELECT g.* FROM groups g ORDER BY {order} LIMIT {limit}) "
-        f"SELECT NULL AS key, (SELECT count(*) FROM groups) AS groups, count(DISTINCT e.agent) AS agents, {_SUMS} "
-        f"FROM parts e UNION ALL SELECT m.key, 0, m.agents, {_NAMES} FROM most m"
+        "SELECT NULL AS key, (SELECT count(*) FROM groups) AS groups, "
+        f"(SELECT count(DISTINCT p.agent) FROM parts p) AS agents, {_SUMS} FROM groups e "
+        f"UNION ALL SELECT m.key, 0, m.agents, {_NAMES} FROM most m"
     )
 
 
