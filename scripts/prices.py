@@ -46,6 +46,9 @@ UNUSED = re.compile(r"(?:input|cache)_(?:audio|image|video).*|web_searches_kcoun
 # Vertex AI's compatible endpoint takes Google's models by these names alone.
 GOOGLES = re.compile(r"(?:gemini|gemma)-")
 DATED = re.compile(r"[-@]20\d\d-?\d\d-?\d\d$")
+OF_A_CLOUD = re.compile(r"^(?:[\w.-]*/)*(?:[\w-]+\.)*(?=claude-)|-v\d+(?::\d+)?$")
+# The beginning of ids, which is none itself.
+YEAR = re.compile(r"(?<!-\d\d)-20\d\d$")
 LITELLMS_NAMES = {
     **dict.fromkeys(("gemini", "vertex_ai-language-models"), "google"),
     "xai": "x-ai",
@@ -68,19 +71,38 @@ def download(package: tuple[str, str, str], to: Path) -> Path:
     return next(to.glob(f"{name.replace('-', '_')}-*.whl"))
 
 
-def ids_of(model: Any, provider: Any, theirs: dict[str, list[Decimal]]) -> list[str]:  # noqa: ANN401  # of a package that is not installed
+def ids_of(model: Any, provider: Any, dated: dict[str, set[tuple[Decimal, ...]]]) -> list[str]:  # noqa: ANN401  # of a package that is not installed
     """List the exact ids of a model: its own and those of the list's rules, where the list finds this model by them.
 
-    An id with a date that a rule covers and does not name is one where litellm has it, at the same price.
+    An id with a date that a rule covers and does not name is one where litellm has it at this price.
     """
     now = model.get_prices(datetime.now(UTC))
     costs = [_rate(price, 0) for price in (now.input_mtok, now.output_mtok)]
-    dated = {each for each, cost in theirs.items() if DATED.search(each) and [_text(one) for one in cost] == costs}
-    known = {model.id, *_texts(model.match), *dated}
+    agreed = {each for each, known in dated.items() if any([_text(one) for one in cost] == costs for cost in known)}
+    known = {model.id, *_texts(model.match), *agreed}
     found = {each.lower() for each in known if provider.find_model(each) is model and each[-1].isalnum()}
     if provider.id == "google":
         found |= {f"google/{each}" for each in found if GOOGLES.match(each)}
-    return sorted(found)
+    return sorted(each for each in found if not YEAR.search(each))
+
+
+def dated_of(theirs: dict[str, dict[str, list[Decimal]]], provider: str) -> dict[str, set[tuple[Decimal, ...]]]:
+    """Return what a million tokens cost by litellm, for input and for output, by ids with a date.
+
+    They are the provider's own, and those that clouds have from the vendors, as vendors write them: without a region
+    and the vendor before an id, and a version behind it. Vertex AI writes `@` before the date.
+    """
+    found: dict[str, set[tuple[Decimal, ...]]] = {}
+    for name, models in theirs.items():
+        for each, costs in models.items():
+            plain = OF_A_CLOUD.sub("", each)
+            date = DATED.search(plain)
+            if date is not None and "/" not in plain and name != provider:
+                sign = "@" if provider == "google" else "-"
+                found.setdefault(f"{plain[: date.start()]}{sign}{plain[date.start() + 1 :]}", set()).add(tuple(costs))
+            elif name == provider and DATED.search(each):
+                found.setdefault(each, set()).add(tuple(costs))
+    return found
 
 
 def _texts(match: Any) -> Iterator[str]:  # noqa: ANN401  # as above
@@ -161,12 +183,12 @@ def made(providers: Any, theirs: dict[str, Any], on: date) -> tuple[str, list[st
     for provider in providers:
         if NOT_LISTED.fullmatch(provider.id):
             continue
-        taken: dict[str, str] = {}
+        taken, dated = dict[str, str](), dated_of(costs, provider.id)
         for model in provider.models:
             rows = rows_of(model)
             if not rows:
                 left.append(f"{provider.id} {model.id}")
-            for name in ids_of(model, provider, costs.get(provider.id, {})) if rows else ():
+            for name in ids_of(model, provider, dated) if rows else ():
                 if name in taken or any(sign in name for sign in ',"\n'):
                     sys.exit(f"{provider.id} has {name} twice, or with a sign that the list cannot hold")
                 taken[name] = model.id
