@@ -57,10 +57,11 @@ SELECT row_to_json(e)::text AS day FROM (TABLE ledger EXCEPT TABLE days) AS e
  UNION ALL
 SELECT row_to_json(d)::text FROM (TABLE days EXCEPT TABLE ledger) AS d
 """
-# The same of the sums of a day and those that are made of them: of organisations, and of persons.
+# The same of the sums of a day and what is made of them: those of organisations and of persons, and who used which
+# agent when last.
 _ROLLED = """
 WITH days AS (SELECT {key}, {sums} FROM agentapi.usage_daily GROUP BY {key}),
-     rolled AS (SELECT {key}, {sums} FROM agentapi.{table} GROUP BY {key})
+     rolled AS (SELECT {key}, {rolled} FROM agentapi.{table} GROUP BY {key})
 SELECT row_to_json(d)::text AS day FROM (TABLE days EXCEPT TABLE rolled) AS d
  UNION ALL
 SELECT row_to_json(r)::text FROM (TABLE rolled EXCEPT TABLE days) AS r
@@ -76,11 +77,14 @@ _SUMS = ", ".join(
 _FALSE_DAYS = (
     _DAYS,
     *(
-        _ROLLED.format(table=table, key=key, sums=_SUMS)
+        _ROLLED.format(table=table, key=key, sums=_SUMS, rolled=_SUMS)
         for table, key in (
             ("usage_daily_of_organizations", "org_id, day, agent, model, provider, interaction_type"),
             ("usage_daily_of_persons", "org_id, day, person"),
         )
+    ),
+    _ROLLED.format(
+        table="usage_agents_of_persons", key="org_id, person, agent", sums="max(day)", rolled="max(last_day)"
     ),
 )
 _PERIODS = """

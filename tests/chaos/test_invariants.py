@@ -199,7 +199,7 @@ async def lose_an_entry(trial: Trial) -> None:
     await trial.answered()
     await trial.connection.execute(
         "TRUNCATE agentapi.ledger, agentapi.usage_daily, agentapi.usage_daily_of_organizations, "
-        "agentapi.usage_daily_of_persons"
+        "agentapi.usage_daily_of_persons, agentapi.usage_agents_of_persons"
     )
 
 
@@ -216,6 +216,11 @@ async def lose_a_day_of_the_organization(trial: Trial) -> None:
 async def count_a_person_twice(trial: Trial) -> None:
     await trial.answered()
     await trial.connection.execute("UPDATE agentapi.usage_daily_of_persons SET turns = turns * 2")
+
+
+async def lose_a_day_of_an_agent(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("UPDATE agentapi.usage_agents_of_persons SET last_day = last_day - 1")
 
 
 async def bill_more(trial: Trial) -> None:
@@ -390,6 +395,7 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (lose_a_day, {"days_not_ledger"}),
     (lose_a_day_of_the_organization, {"days_not_ledger"}),
     (count_a_person_twice, {"days_not_ledger"}),
+    (lose_a_day_of_an_agent, {"days_not_ledger"}),
     (bill_more, {"bill_not_the_providers"}),
     (change_a_bill_silently, {"ledger_not_bill"}),
     (forget_a_bill, {"bill_lost"}),
