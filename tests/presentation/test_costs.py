@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -169,3 +169,6 @@ def test_a_soft_budget_that_is_used_up_is_a_warning_beside_what_is_left_of_anoth
     assert bills.summary()[-2:] == ["$4.50 left of your daily budget; it renews at 2026-07-02 00:00 UTC.", warning]
     estimate = Estimate(cost_usd=Decimal(0), reserved_usd=Decimal(0), budget=turn.bill.budget, refused=False)
     assert warning in describe_estimate(estimate, "droid", None)
+    # Alone it is told once.
+    bills.add(published(replace(TURN, bill=replace(COST, budget=BudgetState(**asdict(spent))))))
+    assert [line for line in bills.summary() if "budget" in line] == [warning]

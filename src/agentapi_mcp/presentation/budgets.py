@@ -90,6 +90,14 @@ def budget_warning(budget: BudgetState | None) -> str:
     return f"{name[:1].upper()}{name[1:]} ({dollars(spent.limit_usd)}) is {over}; {when_renewed(spent.renews_at)}."
 
 
+def left_and_used_up(budget: BudgetState) -> list[str]:
+    """Say what is left of a budget, and which soft one is used up: the warning alone where that is the same."""
+    warning = budget_warning(budget)
+    if not warning:
+        return [left_until(budget)]
+    return [warning] if budget.exceeded is None else [left_until(budget), warning]
+
+
 def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> str:
     """Say what a message to an agent may cost, and whether it would be refused."""
     cost, budget = estimate.cost_usd, estimate.budget
@@ -100,7 +108,7 @@ def describe_estimate(estimate: Estimate, agent: str, most: Decimal | None) -> s
         else f"This message to {agent} may cost up to about {dollars(cost)}."
     ]
     if budget is not None:
-        parts += [left_until(budget), "" if budget.exceeded is None else budget_warning(budget)]
+        parts += left_and_used_up(budget)
     return sentences(*parts, refusal_of(estimate, most), "Nothing was asked.")
 
 

@@ -11,7 +11,7 @@ from agentapi_mcp.cli.ids import short_id
 from agentapi_mcp.cli.replies import ChatReply
 from agentapi_mcp.cli.terminal import visible
 from agentapi_mcp.core.budgets.models import BudgetState
-from agentapi_mcp.presentation.budgets import budget_warning, left_until
+from agentapi_mcp.presentation.budgets import left_and_used_up
 from agentapi_mcp.presentation.costs import read_cost
 from agentapi_mcp.presentation.values import dollars
 
@@ -68,7 +68,7 @@ class Bills:
                 for agent, costs in self._costs.items()
             ),
             f"Together: {number_of(answers, 'answer')}, tokens in: {into}, out: {out}, {self.total}.",
-            *([] if self._budget is None else filter(None, (left_until(self._budget), budget_warning(self._budget)))),
+            *([] if self._budget is None else left_and_used_up(self._budget)),
         ]
 
 

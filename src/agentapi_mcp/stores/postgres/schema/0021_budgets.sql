@@ -481,7 +481,8 @@ CREATE TRIGGER account_deleted_budgets AFTER DELETE ON agentapi.turns FOR EACH R
     EXECUTE FUNCTION agentapi.settle_budgets();
 
 -- With their user, turns of several agents are deleted, whose budgets differ: before the first of them is, all of what they
--- hold is locked in the order of whoever ends one of them, the turns first. Else both could wait for each other.
+-- hold is locked in the order of whoever ends one of them, the turns first. Else both could wait for each other, as with
+-- several users or conversations that one statement of another program deletes: there one of the two is told to try again.
 CREATE FUNCTION agentapi.lock_budgets() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $function$
