@@ -210,9 +210,9 @@ class HttpPeer:
             await self._changed.wait_for(lambda: len(found()) >= number)
         return found()[number - 1]
 
-    async def client_gone(self, number: int = 1) -> None:
-        """Wait until the client of this request has disconnected, and its response has ended."""
-        exchange = await self.received(number)
+    async def client_gone(self, number: int = 1, *, path: str = "") -> None:
+        """Wait until the client of a request, as `received` finds it, has disconnected, and its response has ended."""
+        exchange = await self.received(number, path=path)
         await exchange.gone.wait()
         await exchange.ended.wait()
 

@@ -302,10 +302,11 @@ async def test_cancelling_the_guide_stops_the_model(edge_home: Path) -> None:
     ):
         message = f"{ASK} {edge.tag} [[waits]]"
         turn = fields_of(await call(client, "chat", agent="guide", model="gpt-4o", message=message, wait_seconds=0))
-        await expect_soon(edge.peer.received(), "the model is asked")
+        # The agent's health may be asked for first.
+        await expect_soon(edge.peer.received(path="/chat/completions"), "the model is asked")
         cancelled = fields_of(await call(client, "cancel_turn", turn_id=turn["turn_id"]))
         assert cancelled["status"] == "cancelled"
-        await expect_soon(edge.peer.client_gone(), "nobody waits for the model any more")
+        await expect_soon(edge.peer.client_gone(path="/chat/completions"), "nobody waits for the model any more")
 
 
 async def test_what_a_model_writes_is_joined_and_stopped_as_that_models_own_turns_are(edge_home: Path) -> None:
